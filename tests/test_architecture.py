@@ -22,6 +22,7 @@ ROOMS = (
     "files",
     "licences",
     "records",
+    "tasks",
     "cohorts",
     "signals",
     "predictions",

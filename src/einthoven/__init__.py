@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from einthoven.records import STANDARD_LEADS, Record, read_record
     from einthoven.signals.preparation import Preparation
     from einthoven.signals.store import Store
+    from einthoven.tasks import Task
     from einthoven.weights import load_backbone
 
 _HOMES = {
@@ -38,6 +39,7 @@ _HOMES = {
     "Record": "records",
     "STANDARD_LEADS": "records",
     "Store": "signals.store",
+    "Task": "tasks",
     "backbone_names": "backbones.registry",
     "create_backbone": "backbones.registry",
     "create_classifier": "backbones.classifier",
@@ -62,6 +64,7 @@ __all__ = [
     "Preparation",
     "Record",
     "Store",
+    "Task",
     "__version__",
     "backbone_names",
     "create_backbone",

@@ -68,7 +68,7 @@ def test_columns_that_are_no_labels_are_left_out_by_name(
     label = synthetic.labels[int(synthetic.matrix.sum(axis=0).argmax())]
     for verb in (["doctor", own], ["embed", own, "--out", tmp_path / "e.npy", "--split", "test"]):
         result = cli(*verb, status=1)
-        assert all(word in result.err for word in ("'ward'", "'AB-1'", "--label"))
+        assert all(word in result.err for word in ("'ward'", "'AB-1'", "--target"))
         cli(*verb, "--label", label)
     assert len(np.load(tmp_path / "e.npy")) == len(synthetic.ids("test"))
 
@@ -81,8 +81,8 @@ def test_options_of_the_other_kind_of_cohort_are_refused(
         (("posttrain", own, "--out", out, "--task", "rhythm-12"), "--task"),
         (("pack", own, out, "--rate", 100), "--rate"),
         (("pack", hospitals[0], out, "--rate", 100), "--rate"),
-        (("posttrain", synthetic_path, "--out", out, "--label", "NORM"), "--label"),
-        (("doctor", synthetic_path, "--label", "NORM"), "--label"),
+        (("posttrain", synthetic_path, "--out", out, "--label", "NORM"), "--target"),
+        (("doctor", synthetic_path, "--label", "NORM"), "--target"),
     ):
         result = cli(*arguments, status=1)
         assert message in " ".join(result.err.split())

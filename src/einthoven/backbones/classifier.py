@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone, seeded
 from einthoven.errors import BackboneError
+from einthoven.tasks import negatives, positives
+from einthoven.tasks.kind import Form
 
 if TYPE_CHECKING:
     from einthoven.signals.preparation import Preparation
@@ -118,8 +120,10 @@ def initialise_head(head: nn.Linear, kind: HeadInit) -> None:
         )
 
 
-def start_at_prior(head: nn.Linear, targets: NDArray[np.uint8]) -> None:
+def start_at_prior(head: nn.Linear, targets: NDArray[Any], form: Form = "labels") -> None:
     """Set a head's biases to the log odds of each label's share of some records.
+
+    Those of classes are the logarithms of their shares, those of standardised numbers are 0.
 
     With a bias of zero every label begins at a probability of one half. Where most are rare, the
     gradients of the first steps all say "less", and backbone and head learn that before anything
@@ -130,12 +134,15 @@ def start_at_prior(head: nn.Linear, targets: NDArray[np.uint8]) -> None:
     ----------
     head : nn.Linear
     targets : numpy.ndarray, shape (records, labels)
-        0 and 1. Half a record is added on either side, so that no bias is infinite.
+        0 and 1, NaN where not known. Half a record is added on either side, so that no bias is
+        infinite.
+    form : {"labels", "classes", "values"}
     """
-    present = targets.sum(0, dtype=np.int64)
-    odds = (present + 0.5) / (len(targets) - present + 0.5)
+    present, absent = positives(targets) + 0.5, negatives(targets) + 0.5
+    shares = {"labels": present / absent, "classes": present / present.sum()}
+    biases = np.log(shares.get(form, np.ones(targets.shape[1])))
     with torch.no_grad():
-        head.bias.copy_(torch.from_numpy(np.log(odds)))
+        head.bias.copy_(torch.from_numpy(biases))
 
 
 def create_classifier(

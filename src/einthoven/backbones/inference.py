@@ -16,6 +16,8 @@ from einthoven.signals.batches import SignalSource
 
 Aggregate = Literal["probability", "logit", "max"]
 Precision = Literal["fp32", "bf16"]
+Activation = Callable[[Tensor], Tensor]
+"""Predictions of outputs, both `(rows, outputs)`; the sigmoid by default."""
 
 
 def device_of(name: str | torch.device) -> str:
@@ -90,9 +92,13 @@ def record_outputs(
 
 
 def aggregate_crops(
-    logits: Tensor, owner: Tensor, count: int, aggregate: Aggregate | Sequence[Aggregate]
+    logits: Tensor,
+    owner: Tensor,
+    count: int,
+    aggregate: Aggregate | Sequence[Aggregate],
+    activate: Activation = torch.sigmoid,
 ) -> Tensor:
-    """Probabilities of records from their crops' logits.
+    """Predictions of records from their crops' logits.
 
     Parameters
     ----------
@@ -101,7 +107,9 @@ def aggregate_crops(
     owner : Tensor
         `(crops,)` record of each crop, 0 to `count` - 1.
     aggregate : {"probability", "logit", "max"}, or one of them for each label
-        Mean of probabilities, sigmoid of the mean logit, or the highest probability.
+        Mean of predictions, prediction of the mean logit, or the highest probability.
+    activate : callable
+        Predictions of logits.
 
     Returns
     -------
@@ -114,18 +122,18 @@ def aggregate_crops(
         If there are rules for another number of labels.
     """
     if not isinstance(aggregate, str):
-        return _aggregate_by_label(logits, owner, count, aggregate)
-    values = logits.double() if aggregate == "logit" else logits.double().sigmoid()
+        return _aggregate_by_label(logits, owner, count, aggregate, activate)
+    values = logits.double() if aggregate == "logit" else activate(logits.double())
     index = owner[:, None].expand_as(values)
     out = torch.zeros(count, values.shape[1], dtype=torch.float64)
     reduced = out.scatter_reduce(
         0, index, values, reduce="amax" if aggregate == "max" else "mean", include_self=False
     )
-    return reduced.sigmoid() if aggregate == "logit" else reduced
+    return activate(reduced) if aggregate == "logit" else reduced
 
 
 def _aggregate_by_label(
-    logits: Tensor, owner: Tensor, count: int, rules: Sequence[Aggregate]
+    logits: Tensor, owner: Tensor, count: int, rules: Sequence[Aggregate], activate: Activation
 ) -> Tensor:
     if len(rules) != logits.shape[1]:
         raise BackboneError(
@@ -135,7 +143,7 @@ def _aggregate_by_label(
     out = torch.empty(count, len(rules), dtype=torch.float64)
     for rule in set(rules):
         columns = [column for column, other in enumerate(rules) if other == rule]
-        out[:, columns] = aggregate_crops(logits[:, columns], owner, count, rule)
+        out[:, columns] = aggregate_crops(logits, owner, count, rule, activate)[:, columns]
     return out
 
 
@@ -144,6 +152,7 @@ def probabilities(
     source: SignalSource,
     *,
     aggregate: Aggregate | Sequence[Aggregate] = "probability",
+    activate: Activation = torch.sigmoid,
     batch_size: int = 64,
     precision: Precision = "fp32",
     device: torch.device | str = "cpu",
@@ -151,7 +160,7 @@ def probabilities(
     task: str = "predict",
     progress: Progress | None = None,
 ) -> NDArray[np.float64]:
-    """`(records, labels)` probabilities of a classifier, over each record's evaluation crops."""
+    """`(records, labels)` predictions of a classifier, over each record's evaluation crops."""
     was_training = classifier.training
     classifier.eval()
     outputs_by_batch = record_outputs(
@@ -166,7 +175,7 @@ def probabilities(
     )
     classifier.train(was_training)
     parts = [
-        aggregate_crops(logits, owner, int(owner.max()) + 1, aggregate)
+        aggregate_crops(logits, owner, int(owner.max()) + 1, aggregate, activate)
         for logits, owner in outputs_by_batch
     ]
     return torch.cat(parts).numpy()

@@ -58,7 +58,10 @@ MinPositives = Annotated[
 ]
 Task = Annotated[
     str | None,
-    typer.Option(help="Labels of a data set. Default: those that the model was trained for."),
+    typer.Option(
+        help="Labels of a data set, or a task.toml. Default: those that the model was trained for.",
+        show_default=False,
+    ),
 ]
 
 
@@ -91,7 +94,10 @@ def evaluate(
     device: Device = "auto",
     as_json: AsJson = False,
 ) -> None:
-    """Score predictions: macro and per-label AUROC and average precision, with intervals."""
+    """Score predictions: macro and per-label AUROC and average precision, with intervals.
+
+    Classes and numbers have metrics of their own: accuracy, kappa, MAE, R² and others.
+    """
     from einthoven.evaluate.scores import score_predictions
 
     if model is not None:
@@ -106,6 +112,7 @@ def evaluate(
     if save:
         predictions.save(save)
     if min_positives:
+        _refuse_positives(predictions)
         predictions = predictions.with_positives(min_positives)
     score = score_predictions(
         predictions,
@@ -118,8 +125,19 @@ def evaluate(
     )
     if as_json:
         typer.echo(json.dumps(score.to_dict()))
-    else:
+        return
+    if predictions.form != "labels":
+        _print_measures(score, predictions)
+    if predictions.form != "values":
         _print_score(score, predictions)
+
+
+def _refuse_positives(predictions: Predictions) -> None:
+    if predictions.form != "labels":
+        raise EvaluationError(
+            f"--min-positives applies to labels, and these are predictions of {predictions.kind}",
+            remedy="leave it out",
+        )
 
 
 def compare(
@@ -139,6 +157,7 @@ def compare(
 
     first, second = load_predictions(a, split), load_predictions(b, split)
     if min_positives:
+        _refuse_positives(first)
         first = first.with_positives(min_positives)
         second = second.with_labels(first.labels)
     comparison = compare(
@@ -153,7 +172,10 @@ def compare(
     )
     if as_json:
         typer.echo(json.dumps(comparison.to_dict()))
-    else:
+        return
+    if comparison.measures:
+        _print_differences(comparison, str(a), str(b))
+    if comparison.auroc is not None:
         _print_comparison(comparison, str(a), str(b))
 
 
@@ -394,25 +416,52 @@ def _cohort_of(
 
     With `some`, it may have only some of them (a table), or codes of another vocabulary.
     """
-    from einthoven.cli.paths import labelled_cohort, store_of
+    from einthoven.cli.paths import labelled_cohort, stated_task, store_of
     from einthoven.cohorts import layout_of, ptbxl, table
     from einthoven.cohorts.cohort import WITHOUT_LABEL
     from einthoven.cohorts.statements import codes_in
+    from einthoven.tasks import Task
+    from einthoven.tasks.task import is_read_from
 
-    labels, layout = None, layout_of(path)
-    if layout is table.TABLE:
+    layout = layout_of(path)
+    goal: Task | str | None = stated_task(task)
+    trained = ((model.config.get("provenance") or {}).get("cohort") or {}).get("task")
+    if goal is None and trained in layout.tasks:
+        goal = str(trained)
+    elif goal is None and model.task.kind != Task.kind:
+        goal = model.task.stated()
+    elif goal is None and layout is table.TABLE:
         columns = table.columns_of(path) if some else model.labels
-        labels = [label for label in model.labels if label in columns] or codes_in(columns)
-        labels = labels or list(model.labels)
-    if task is None:
-        trained = ((model.config.get("provenance") or {}).get("cohort") or {}).get("task")
-        task = trained if trained in layout.tasks else layout.codes or None
-    cohort = labelled_cohort(path, task, labels=labels)
+        labels = [x for x in model.labels if is_read_from(x, columns)] or codes_in(columns)
+        goal = Task(target=tuple(labels or model.labels))
+    elif goal is None:
+        goal = layout.codes or None
+    cohort = labelled_cohort(path, goal)
     if set(model.labels) < set(cohort.labels):
         cohort = cohort.with_labels(model.labels)
         if layout is ptbxl.LAYOUT:  # as for its tasks: a record without any label is left out
-            cohort = cohort.select(cohort.matrix.sum(axis=1) > 0, reason=WITHOUT_LABEL)
-    return cohort, store_of(path, store, labels=labels, leads=model.preparation.sources)
+            cohort = cohort.select((cohort.matrix == 1).any(axis=1), reason=WITHOUT_LABEL)
+    return cohort, store_of(path, store, labels=(), leads=model.preparation.sources)
+
+
+def _print_measures(score: Any, predictions: Predictions) -> None:
+    """Print the metrics of classes or numbers."""
+    from einthoven.report.measures import measured
+
+    table = Table(
+        "",
+        Column("value", justify="right"),
+        Column("95 % CI", justify="right", no_wrap=True),
+        title=f"{counted(len(predictions), 'record')}, {predictions.kind}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+    )
+    for item in measured(score.to_dict()):
+        table.add_row(item.name + (f" ({item.unit})" if item.unit else ""), *item.parts())
+    output.print(table)
+    if predictions.form == "values":
+        note(_bootstrap_text(score.settings))
 
 
 def _print_score(score: Any, predictions: Predictions) -> None:
@@ -460,6 +509,25 @@ def _bootstrap_text(settings: Any) -> str:
         f"{settings.resamples} {settings.by} resamples, seed {settings.seed}, "
         f"{settings.interval} intervals, undefined labels: {settings.undefined_labels}"
     )
+
+
+def _print_differences(comparison: Any, a: str, b: str) -> None:
+    """Print the differences of metrics of classes or numbers."""
+    from einthoven.report.measures import compared, measured
+
+    values = comparison.to_dict()
+    table = Table(
+        "",
+        *(Column(name, justify="right") for name in ("A", "B", "A minus B", "95 % CI")),
+        title=f"A: {a}\nB: {b}",
+        title_justify="left",
+    )
+    pairs = zip(measured(values["a"]), measured(values["b"]), compared(values), strict=True)
+    for ours, theirs, gap in pairs:
+        table.add_row(ours.name, ours.parts()[0], theirs.parts()[0], *gap.parts(signed=True))
+    output.print(table)
+    if comparison.auroc is None:
+        note(_bootstrap_text(comparison.a.settings))
 
 
 def _print_comparison(comparison: Any, a: str, b: str) -> None:

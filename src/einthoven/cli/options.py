@@ -57,7 +57,12 @@ Leads = Annotated[
 ]
 Labels = Annotated[
     list[str] | None,
-    typer.Option("--label", help="Label column of a table. Default: all of them. Repeatable."),
+    typer.Option(
+        "--target",
+        "--label",
+        help="Column that is predicted, or a condition such as 'lvef <= 40' or 'sex = female'. "
+        "Default: all columns of 0 and 1. Repeatable.",
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -20,6 +20,7 @@ from einthoven.report.format import counted
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
     from einthoven.signals.store import Store
+    from einthoven.tasks import Task
     from einthoven.training.distributed import Processes
 
 _SUGGESTIONS = 3
@@ -48,21 +49,40 @@ def model_folder(path: Path) -> Path:
 # ---------------------------------------------------------------------- cohorts
 
 
-def labelled_cohort(
-    path: Path,
-    task: str | None = None,
+def stated_task(
+    task: str | None,
     *,
-    labels: Sequence[str] | None = None,
-    min_records: int = 0,
-) -> Cohort:
-    """Open a cohort with the labels of a task (default all-71), or with a table's label columns.
+    kind: str | None = None,
+    target: Sequence[str] | None = None,
+    unit: Sequence[str] | None = None,
+) -> Task | str | None:
+    """What is predicted, by the options of a command: a name of PTB-XL, a file, or columns.
+
+    Raises CohortError if the options contradict each other.
+    """
+    from einthoven.tasks import Task
+
+    if not (kind or target or unit):
+        return Task.load(task) if task and Path(task).suffix == ".toml" else task
+    if task:
+        raise CohortError(
+            "--task says what is predicted, and so do --kind, --target and --unit",
+            remedy="leave out the one or the others",
+        )
+    return Task(kind=kind or Task.kind, target=tuple(target or ()), unit=tuple(unit or ()))
+
+
+def labelled_cohort(path: Path, task: Task | str | None = None, *, min_records: int = 0) -> Cohort:
+    """Open a cohort with the targets of a task; default: all-71, or a table's label columns.
 
     Raises CohortError if it has no labels, or an option applies to another kind of cohort.
     """
-    cohort = _open(path, task=task, labels=labels, min_records=min_records)
+    cohort = _open(path, task=task, min_records=min_records)
     if not cohort.labels:
         raise CohortError(
-            f"{path} has no labels", remedy="name a table with a column of 0 and 1 for each label"
+            f"{path} has no labels",
+            remedy="name a table with a column of 0 and 1 for each label, or what is predicted: "
+            "--kind and --target",
         )
     return cohort
 
@@ -86,25 +106,32 @@ def full_cohort(
 def _open(
     path: Path,
     *,
-    task: str | None = None,
+    task: Task | str | None = None,
     labels: Sequence[str] | None = None,
     rate: int | None = None,
     **options: Any,
 ) -> Cohort:
     from einthoven.cohorts import layout_of, open_cohort
     from einthoven.cohorts.statements import STATEMENTS
+    from einthoven.tasks import Task
 
     layout = layout_of(path)
-    if labels and path.is_dir():
+    is_columns = isinstance(task, Task) and task.kind == Task.kind
+    if (labels or is_columns) and path.is_dir():
         raise CohortError(
-            f"--label applies only to tables; {path} is a folder",
+            f"--target without --kind applies only to tables; {path} is a folder",
             remedy="leave it out; --task chooses the labels of a data set",
+        )
+    if isinstance(task, str) and task != STATEMENTS and path.is_file():
+        raise CohortError(
+            f"--task {task} does not apply to {path}: {layout.name}",
+            remedy="name a .toml file, or columns of the table: --kind and --target",
         )
     for name, value in {"task": task, "rate": rate}.items():
         if value not in (None, STATEMENTS) and name not in layout.options:
             raise CohortError(
                 f"--{name} does not apply to {path}: {layout.name}",
-                remedy="leave it out; --label NAME chooses label columns of a table",
+                remedy="leave it out; --target NAME chooses columns of a table",
             )
     options |= {"task": task, "labels": labels, "rate": rate}
     selected = {key: value for key, value in options.items() if value}

@@ -49,10 +49,11 @@ def predict(
         bool, typer.Option("--json", help="Print one JSON object a file, with all labels.")
     ] = False,
 ) -> None:
-    """Predict probabilities of labels for ECGs. Not a medical device.
+    """Predict probabilities of labels or classes, or numbers, for ECGs. Not a medical device.
 
-    Probabilities are calibrated if the model has a calibration. Labels above their threshold are
-    marked, and always printed. Without SOURCE, an ECG that einthoven simulates is predicted.
+    Probabilities are calibrated if the model has a calibration. Labels above their threshold, and
+    the most probable class, are marked, and always printed. Without SOURCE, an ECG that einthoven
+    simulates is predicted.
 
     A table needs a column `path` only; labels are not read:
 
@@ -155,8 +156,15 @@ def _write_predictions(
 
 def _as_json(file: Path, prediction: RecordPrediction) -> dict[str, Any]:
     above = prediction.above_threshold
+    if prediction.values:
+        outputs: dict[str, Any] = {"values": prediction.values, "units": prediction.units}
+    else:
+        outputs = (
+            {} if prediction.predicted_class is None else {"class": prediction.predicted_class}
+        )
     return {
         "record": str(file),
+        **outputs,
         "probabilities": {
             label: None if math.isnan(value) else value
             for label, value in prediction.probabilities.items()
@@ -174,13 +182,19 @@ def _as_json(file: Path, prediction: RecordPrediction) -> dict[str, Any]:
 
 
 def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, top: int) -> None:
-    record, calibration = prediction.record, model.calibration
-    table = Table(
-        Column("label", overflow="fold"),
+    record, has_thresholds = prediction.record, prediction.thresholds is not None
+    form = model.task.behaviour.form
+    columns: list[Column | str] = [
         Column("probability", justify="right"),
-        *([Column("threshold", justify="right")] if calibration else []),
+        *([Column("threshold", justify="right")] if has_thresholds else []),
         "",
         Column("meaning", overflow="fold"),
+    ]
+    if form == "values":
+        columns = [Column("value", justify="right"), "unit"]
+    table = Table(
+        Column({"labels": "label", "classes": "class"}.get(form, "number"), overflow="fold"),
+        *columns,
         title=f"{file}: {len(record.leads)} leads, {record.duration:.1f} s at {record.rate:g} Hz",
         title_justify="left",
         caption="; ".join(_remarks(prediction, model)) or None,
@@ -189,14 +203,17 @@ def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, to
     limits = {x: f"{limit:.3f}" for x, limit in (prediction.thresholds or {}).items()}
     limits |= dict.fromkeys(prediction.without_call if limits else (), "no call")
     above = prediction.above_threshold or ()
+    for name, value in prediction.values.items():
+        table.add_row(name, f"{value:.4g}", prediction.units.get(name, ""))
     answered = {x: value for x, value in prediction.probabilities.items() if not math.isnan(value)}
     for place, (label, value) in enumerate(sorted(answered.items(), key=lambda item: -item[1])):
         is_above = label in above
         if place < top or is_above:
             limit = [limits[label]] if label in limits else []
-            bar = "█" * round(10 * value) + " above" * is_above
+            is_predicted = label == prediction.predicted_class
+            bar = "█" * round(10 * value) + " above" * is_above + " predicted" * is_predicted
             meaning = model.descriptions.get(label, "")
-            style = "bold" if is_above else None
+            style = "bold" if is_above or is_predicted else None
             table.add_row(label, f"{value:.3f}", *limit, bar, meaning, style=style)
     for warning in prediction.warnings:  # before the answer, which may rest on an artefact
         output.print(f"Warning: {warning}", style="yellow", soft_wrap=True)
@@ -205,7 +222,7 @@ def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, to
 
 def _remarks(prediction: RecordPrediction, model: Model) -> list[str]:
     remarks = []
-    if model.calibration is None:
+    if model.calibration is None and not prediction.values:
         remarks.append("not calibrated: the model has no calibration")
     if prediction.seconds_left_out > _VISIBLE_SHARE * prediction.record.duration:
         remarks.append(

@@ -22,7 +22,7 @@ from einthoven.cli.options import (
     use_threads,
 )
 from einthoven.cli.progress import note, progress_bars, shown_warnings
-from einthoven.files import METRICS_FILE, read_json
+from einthoven.files import METRICS_FILE, Json, read_json
 from einthoven.models import SHIPPED
 from einthoven.report.format import counted, number, with_interval
 
@@ -44,10 +44,24 @@ Weights = Annotated[
 Task = Annotated[
     str | None,
     typer.Option(
-        help="Labels of a data set: all-71 (default), diagnostic-44, subclass-23, superclass-5, "
-        "form-19 or rhythm-12 of PTB-XL; cinc-2021 (default), cinc-2020 or all of the Challenges; "
-        "statements of any; others in docs/cohorts.md."
+        help="A task.toml, which says what is predicted; or labels of a data set: all-71 (default) "
+        "or diagnostic-44, subclass-23, superclass-5, form-19, rhythm-12, sex, age or "
+        "superclass-single of PTB-XL; cinc-2021 (default), cinc-2020 or all of the Challenges; "
+        "statements of any; others in docs/cohorts.md.",
+        show_default=False,
     ),
+]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        help="Kind of --target: multilabel (the default), binary, threshold, multiclass or "
+        "regression.",
+        show_default=False,
+    ),
+]
+Unit = Annotated[
+    list[str] | None,
+    typer.Option(help="Unit of a regression, one for all targets or one for each."),
 ]
 RecipeName = Annotated[
     str | None,
@@ -88,6 +102,8 @@ def posttrain(
     recipe: RecipeName = None,
     store: StorePath = None,
     labels: Labels = None,
+    kind: Kind = None,
+    unit: Unit = None,
     overrides: Overrides = None,
     min_records: MinRecords = 0,
     folds: Folds = None,
@@ -98,14 +114,22 @@ def posttrain(
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
-    """Post-train a classifier: linear probe, regularised fine-tuning, evaluation.
+    """Post-train a network: linear probe, regularised fine-tuning, evaluation.
+
+    It predicts labels of 0 and 1, or what --kind and --target say:
+
+        einthoven posttrain ecgs.csv --kind regression --target lvef --unit % --out RUN
+
+        einthoven posttrain ecgs.csv --target 'lvef <= 40' --out RUN
+
+        einthoven posttrain ecgs.csv --kind multiclass --target rhythm --out RUN
 
     The test split is predicted once, after training. OUT receives a model folder, predictions,
     metrics.json and report.html; with --folds also folds/1 and so on, which are runs as well. For
     several processes, start it with torchrun.
     """
     from einthoven.backbones.registry import leads_of
-    from einthoven.cli.paths import labelled_cohort, refuse_inside, shared_store
+    from einthoven.cli.paths import labelled_cohort, refuse_inside, shared_store, stated_task
     from einthoven.experiment.folds import run_folds
     from einthoven.experiment.posttrain import plan_training
     from einthoven.experiment.run import check_splits, run_experiment
@@ -124,11 +148,12 @@ def posttrain(
         note(f"Keys that {name} leaves out: recipe {settings.extends}")
     if is_adapted:
         note("Subtracting the mean of each lead, as in the preparation of the initial weights")
-    labelled = labelled_cohort(cohort, task, labels=labels, min_records=min_records)
+    goal = stated_task(task, kind=kind, target=labels, unit=unit)
+    labelled = labelled_cohort(cohort, goal, min_records=min_records)
     if folds is None:
         check_splits(labelled)
     needed = leads_of(start.backbone, network)
-    packed = shared_store(cohort, store, processes, labels=labels, leads=needed)
+    packed = shared_store(cohort, store, processes, labels=(), leads=needed)
     usable = labelled.select(packed.without_quarantined(labelled.ids()))
     if folds is None:
         _recommend_folds(usable)
@@ -197,6 +222,8 @@ def _recommend_folds(cohort: Cohort) -> None:
         return
     records = counted(len(cohort), "record")
     note(f"{records}: --folds 5 tests every one of them, and trains the final model on all")
+    if cohort.target.behaviour.form == "values":
+        return
     counts, splits = cohort.counts(), ("test", "validation")
     positives = sorted((int(counts[s][x]), x, s) for x in cohort.labels for s in splits)
     if scarce := [
@@ -208,8 +235,8 @@ def _recommend_folds(cohort: Cohort) -> None:
 def _report_unlearnable(cohort: Cohort) -> None:
     from einthoven.predictions import listed
 
-    positives = cohort.targets("train").sum(axis=0)
-    labels = [label for label, count in zip(cohort.labels, positives, strict=True) if not count]
+    counts = cohort.counts()["train"]
+    labels = counts.index[counts == 0].tolist()
     if labels:
         note(
             f"No positive training record: {len(labels)} of {counted(len(cohort.labels), 'label')} "
@@ -222,11 +249,27 @@ def _report(
     result: RunResult, out: Path, cohort: Cohort | None = None, *, resamples: int = 1000
 ) -> None:
     """Write a finished run's report, and print its results and files."""
+    from einthoven.report.measures import measured
     from einthoven.report.page import write_report
 
     page = write_report([out], out / "report.html", cohort=cohort, resamples=resamples)
     score, folds = result.test.to_dict(), read_json(result.run.path / METRICS_FILE).get("folds")
-    labels = f"{score['defined_labels']} of {len(score['per_label'])} labels"
+    for item in measured(score):
+        typer.echo(f"{'Out-of-fold' if folds else 'Test'} {item.name} {item.text()}")
+        if folds and (summary := folds.get(item.key)) is not None:
+            mean, sd = (number(summary[key]) for key in ("mean", "sd"))
+            typer.echo(f"  by fold: {mean} in the mean, standard deviation {sd}")
+    if "macro_auroc" in score:
+        _print_areas(score, folds)
+    if (out / "model").is_dir():
+        typer.echo(f"Model: {out / 'model'}")
+    typer.echo(f"Report: {page}")
+
+
+def _print_areas(score: Json, folds: Json | None) -> None:
+    """Print AUROC and AUPRC of labels, or of classes against the others."""
+    noun = "classes, each against the others" if "measures" in score else "labels"
+    labels = f"{score['defined_labels']} of {len(score['per_label'])} {noun}"
     macro = "macro " if len(score["per_label"]) > 1 else ""
     for name in ("AUROC", "AUPRC"):
         value, limits, reason, bias = (
@@ -240,6 +283,3 @@ def _report(
         if folds:
             mean, sd = (number(folds[f"macro_{name.lower()}"][k], places=4) for k in ("mean", "sd"))
             typer.echo(f"  by fold: {mean} in the mean, standard deviation {sd}")
-    if (out / "model").is_dir():
-        typer.echo(f"Model: {out / 'model'}")
-    typer.echo(f"Report: {page}")

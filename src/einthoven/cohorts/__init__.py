@@ -19,6 +19,7 @@ from einthoven.cohorts.statements import STATEMENTS, with_statements
 from einthoven.cohorts.table import TABLE_SUFFIXES
 from einthoven.errors import CohortError
 from einthoven.extensions import import_extensions
+from einthoven.tasks import Task
 
 __all__ = [
     "SPLITS",
@@ -69,7 +70,9 @@ def layout_of(path: str | Path) -> Layout:
     )
 
 
-def open_cohort(source: str | Path | DataFrame, task: str | None = None, **options: Any) -> Cohort:
+def open_cohort(
+    source: str | Path | DataFrame, task: Task | str | Path | None = None, **options: Any
+) -> Cohort:
     """Open a cohort: a data set in its publisher's layout, a table, or a folder of ECG files.
 
     Parameters
@@ -79,11 +82,12 @@ def open_cohort(source: str | Path | DataFrame, task: str | None = None, **optio
         `einthoven synthesize`; a `.csv` or `.parquet` table or a data frame
         (see `einthoven.cohorts.table.open_table`); or a folder of ECG files (without labels: it can
         be packed, used for pretraining, and predicted).
-    task : str, optional
-        Labels of a data set, such as `all-71` (the default), `diagnostic-44`, `subclass-23`,
-        `superclass-5`, `form-19` or `rhythm-12` of PTB-XL, `cinc-2021`, `cinc-2020` or `all` of
-        the Challenges (docs/cohorts.md has the others); or `statements`, of any source whose
-        labels are codes of the statement map. Otherwise, the task of a table is its label columns.
+    task : Task, str or path, optional
+        What is predicted: a `Task`, or its TOML file. Data sets have named tasks: `all-71` (the
+        default), `diagnostic-44`, `subclass-23`, `superclass-5`, `form-19`, `rhythm-12`, `sex`,
+        `age` or `superclass-single` of PTB-XL, `cinc-2021`, `cinc-2020` or `all` of the Challenges
+        (docs/cohorts.md has the others); `statements` of any source whose labels are codes of the
+        statement map. Default of a table: all its label columns.
     **options
         Those of the layout (`layout_of(source).options`). PTB-XL: `empty_rows`, `min_records`,
         `match_1_0_3`, `rate`. Other data sets: `empty_rows`, `min_records`, `seed`. Table: `root`,

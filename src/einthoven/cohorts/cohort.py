@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 
 from einthoven.errors import CohortError
 from einthoven.licences import OWN_DATA, Licence
+from einthoven.tasks import Task, compact, positives
+from einthoven.tasks.task import Matrix
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -31,7 +33,9 @@ SMALL = 2000
 ABOVE_89 = 300
 """PTB-XL's code for an age of more than 89 years."""
 WITHOUT_LABEL = "without a label of the task"
-"""A reason in `Cohort.left_out`."""
+UNKNOWN_TARGET = "without a known target"
+OTHER_CLASS = "of another class"
+"""Reasons in `Cohort.left_out`."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -47,14 +51,15 @@ class Cohort:
     task : str
         The labelling task (`all-71`, ...).
     labels : tuple of str
-        Ordered label names, the columns of `targets`.
+        Ordered names of the columns of `targets`: labels, classes or numbers.
     root : Path
         Folder that `path` entries are relative to.
     table : pandas.DataFrame
         One row a record; index is the record id (text), columns `path`, `patient`, `split`, and
         further columns of the source: `age` (years), `sex`, `date` and `device` of the recording.
     matrix : numpy.ndarray
-        `(records, labels)` uint8, 1 where the label holds, row by row with `table`.
+        `(records, labels)`, row by row with `table`: 1 where a label or class applies, or the
+        number. uint8, or float32 with NaN for what is not known.
     descriptions : dict
         Label name to its description, where the source has one.
     licence : Licence
@@ -64,6 +69,8 @@ class Cohort:
     has_splits : bool
         Whether the source states the splits. Otherwise einthoven has divided the patients, which
         only matters for training.
+    target : Task
+        What is predicted: kind, columns and unit.
     """
 
     name: str
@@ -72,11 +79,12 @@ class Cohort:
     labels: tuple[str, ...]
     root: Path
     table: pd.DataFrame
-    matrix: NDArray[np.uint8]
+    matrix: Matrix
     descriptions: dict[str, str] = field(default_factory=dict)
     licence: Licence = OWN_DATA
     left_out: dict[str, int] = field(default_factory=dict)
     has_splits: bool = True
+    target: Task = field(default_factory=Task)
 
     def __len__(self) -> int:
         return len(self.table)
@@ -96,8 +104,8 @@ class Cohort:
         """Patient of each record of a split, aligned with `ids`."""
         return self.table["patient"].to_numpy(dtype=str)[self._rows(split)]
 
-    def targets(self, split: str | None = None) -> NDArray[np.uint8]:
-        """`(records, labels)` array of 0 and 1 of a split, aligned with `ids` and `labels`."""
+    def targets(self, split: str | None = None) -> Matrix:
+        """`(records, labels)` targets of a split, aligned with `ids` and `labels`."""
         return self.matrix[self._rows(split)]
 
     def paths(self, split: str | None = None) -> list[Path]:
@@ -114,8 +122,11 @@ class Cohort:
         return self.table.iloc[self._rows(split)][extra]
 
     def counts(self) -> pd.DataFrame:
-        """Positives of every label in every split (index: label; columns: splits)."""
-        sums = {split: self.targets(split).sum(axis=0, dtype=int) for split in SPLITS}
+        """Records of every label or class, or with a known number, in every split.
+
+        The index is the label, the columns are the splits.
+        """
+        sums = {split: self._counts(self.targets(split)) for split in SPLITS}
         return pd.DataFrame(sums, index=pd.Index(self.labels, name="label"))
 
     @property
@@ -127,6 +138,8 @@ class Cohort:
     def digest(self) -> str:
         """SHA-256 of ids, patients, splits, labels and targets; equal for identical cohorts."""
         text = self.table[["patient", "split"]].to_csv() + json.dumps(self.labels)
+        if self.target.behaviour.form != "labels":
+            text += json.dumps(self.target.to_dict())
         return hashlib.sha256(text.encode() + self.matrix.tobytes()).hexdigest()
 
     def select(self, keep: NDArray[np.bool_], *, reason: str = "") -> Cohort:
@@ -152,17 +165,30 @@ class Cohort:
             )
         columns = [self.labels.index(label) for label in labels]
         matrix = np.ascontiguousarray(self.matrix[:, columns])
-        return replace(self, labels=tuple(labels), matrix=matrix)
+        target = self.target.select(columns, self.labels)
+        selected = replace(self, labels=tuple(labels), matrix=matrix, target=target)
+        if target.behaviour.form == "classes":  # a record of another class
+            keep: NDArray[np.bool_] = (matrix == 1).any(axis=1)
+            return selected.select(keep, reason=OTHER_CLASS)
+        return selected.known()
+
+    def known(self) -> Cohort:
+        """Leave out the records without any known target."""
+        if not self.labels:
+            return self
+        keep = ~np.all(np.isnan(self.matrix), axis=1, keepdims=True)[:, 0]
+        known = self.select(keep, reason=UNKNOWN_TARGET)
+        return replace(known, matrix=compact(known.matrix))
 
     def with_common_labels(self, records: int) -> Cohort:
-        """Drop the labels that fewer than `records` records carry.
+        """Drop the labels that fewer than `records` records carry; for numbers, are known of.
 
         Raises
         ------
         CohortError
             If no label is left.
         """
-        counts = self.matrix.sum(axis=0, dtype=int)
+        counts = self._counts(self.matrix)
         if len(counts) and counts.max() < records:
             most = self.labels[int(counts.argmax())]
             raise CohortError(
@@ -177,8 +203,8 @@ class Cohort:
         """Keep about `share` of the training records, as whole patients.
 
         Fractions of one seed are nested (a smaller one lies inside a larger one), stratified by
-        each patient's rarest label, and start with one patient of every label, so that even a
-        small fraction has every label. Validation and test stay as they are.
+        each patient's rarest label (or fifth of a number), and start with one patient of every
+        label, so that even a small fraction has every label. Validation and test stay as they are.
 
         Raises
         ------
@@ -191,7 +217,7 @@ class Cohort:
                 remedy="use the share of training records to keep, such as 0.1",
             )
         is_training = (self.table["split"] == "train").to_numpy()
-        order = patient_order(self.patients("train"), self.targets("train"), seed=seed)
+        order = patient_order(self.patients("train"), self.strata("train"), seed=seed)
         sizes = self.table[is_training].groupby("patient").size().reindex(order).to_numpy()
         count = int(np.searchsorted(np.cumsum(sizes), round(share * is_training.sum()))) + 1
         patients = order[:count]
@@ -201,7 +227,8 @@ class Cohort:
     def folds(self, count: int, *, seed: int = 0) -> list[Cohort]:
         """Cross-validation: the same records in `count` other divisions into splits.
 
-        Patients are divided into `count` folds, stratified by their rarest label. The k-th cohort
+        Patients are divided into `count` folds, stratified by their rarest label, or the fifth of a
+        number. The k-th cohort
         tests on fold k, validates on the next one and trains on the others, so that every record
         is in one test split and in one validation split. The present splits are not used.
 
@@ -219,7 +246,7 @@ class Cohort:
                 if patients >= FEWEST_FOLDS
                 else "add patients",
             )
-        places = stratified_places(self.patients(), self.targets(), count=count, seed=seed)
+        places = stratified_places(self.patients(), self.strata(), count=count, seed=seed)
         return [
             self.with_splits(
                 np.select([places == k, places == (k + 1) % count], ["test", "validation"], "train")
@@ -230,6 +257,15 @@ class Cohort:
     def with_splits(self, splits: str | NDArray[np.str_]) -> Cohort:
         """Put the records into other splits: one for all of them, or one for each."""
         return replace(self, table=self.table.assign(split=splits), has_splits=True)
+
+    def strata(self, split: str | None = None) -> NDArray[np.uint8]:
+        """`(records, strata)` 0 and 1 of a split: labels, classes, or fifths of a number."""
+        return self.target.behaviour.strata(self.targets(split))
+
+    def _counts(self, targets: Matrix) -> NDArray[np.int64]:
+        if self.target.behaviour.form == "values":
+            return np.asarray((~np.isnan(targets)).sum(axis=0, dtype=np.int64))
+        return positives(targets)
 
     def _rows(self, split: str | None) -> NDArray[np.intp]:
         if split in (None, ALL):
@@ -283,14 +319,14 @@ def checked(cohort: Cohort) -> Cohort:
 
 
 def patient_order(
-    patients: Sequence[str] | NDArray[np.str_], targets: NDArray[np.uint8], *, seed: int
+    patients: Sequence[str] | NDArray[np.str_], strata: NDArray[np.uint8], *, seed: int
 ) -> NDArray[np.str_]:
     """Order patients so that every prefix has about the label shares of the whole.
 
     Patients are grouped by their rarest label and spread evenly, in random order, over [0, 1);
     one patient of every label comes first.
     """
-    names, _, has, rarest = _by_rarest(patients, targets)
+    names, _, has, rarest = _by_rarest(patients, strata)
     generator = np.random.default_rng(np.random.SeedSequence([seed, 0x0DE5]))
     shuffled = generator.permutation(len(names))
     position = np.empty(len(names))
@@ -298,7 +334,7 @@ def patient_order(
         members = shuffled[rarest[shuffled] == label]
         spread = np.arange(len(members)) + generator.random(len(members))
         position[members] = spread / len(members)
-    for label in range(targets.shape[1]):
+    for label in range(strata.shape[1]):
         carriers = shuffled[has[shuffled, label]]
         if len(carriers) and position[carriers].min() >= 0:
             position[carriers[0]] = -1.0
@@ -306,16 +342,16 @@ def patient_order(
 
 
 def split_by_patient(
-    patients: Sequence[str] | NDArray[np.str_], targets: NDArray[np.uint8], *, seed: int = 0
+    patients: Sequence[str] | NDArray[np.str_], strata: NDArray[np.uint8], *, seed: int = 0
 ) -> NDArray[np.str_]:
     """A split for every record, 80 / 10 / 10 by patients, stratified by their rarest label."""
-    places = stratified_places(patients, targets, count=10, seed=seed)
+    places = stratified_places(patients, strata, count=10, seed=seed)
     return np.select([places == 8, places == 9], ["validation", "test"], "train")
 
 
 def stratified_places(
     patients: Sequence[str] | NDArray[np.str_],
-    targets: NDArray[np.uint8],
+    strata: NDArray[np.uint8],
     *,
     count: int,
     seed: int = 0,
@@ -324,7 +360,7 @@ def stratified_places(
 
     Patients who share their rarest label are spread evenly over the places.
     """
-    names, owner, _, rarest = _by_rarest(patients, targets)
+    names, owner, _, rarest = _by_rarest(patients, strata)
     generator = np.random.default_rng(np.random.SeedSequence([seed, 0x0DE6]))
     shuffled = generator.permutation(len(names))
     grouped = shuffled[np.argsort(rarest[shuffled], kind="stable")]
@@ -334,15 +370,15 @@ def stratified_places(
 
 
 def _by_rarest(
-    patients: Sequence[str] | NDArray[np.str_], targets: NDArray[np.uint8]
+    patients: Sequence[str] | NDArray[np.str_], strata: NDArray[np.uint8]
 ) -> tuple[NDArray[np.str_], NDArray[np.intp], NDArray[np.bool_], NDArray[np.intp]]:
     """Patients, each record's, the labels that a patient ever has, and the rarest of them.
 
     Patients without any label share an extra one, the last.
     """
     names, owner = np.unique(np.asarray(patients, dtype=str), return_inverse=True)
-    has = np.zeros((len(names), targets.shape[1] + 1), dtype=bool)
-    np.logical_or.at(has, owner, np.pad(targets.astype(bool), ((0, 0), (0, 1))))
+    has = np.zeros((len(names), strata.shape[1] + 1), dtype=bool)
+    np.logical_or.at(has, owner, np.pad(strata.astype(bool), ((0, 0), (0, 1))))
     has[:, -1] = ~has[:, :-1].any(axis=1)
     frequency = has.sum(axis=0).astype(float)
     return names, owner, has, np.where(has, frequency, np.inf).argmin(axis=1)

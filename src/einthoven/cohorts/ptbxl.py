@@ -14,12 +14,13 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from einthoven.cohorts.cohort import WITHOUT_LABEL, Cohort, checked
+from einthoven.cohorts.cohort import ABOVE_89, WITHOUT_LABEL, Cohort, checked
 from einthoven.cohorts.layout import Layout
 from einthoven.errors import CohortError
 from einthoven.files import read_table
 from einthoven.licences import CC_BY_4, OWN_DATA, SIMULATED
 from einthoven.records.record import canonical_patient
+from einthoven.tasks import Task, compact
 
 DATABASE = "ptbxl_database.csv"
 STATEMENTS = "scp_statements.csv"
@@ -34,6 +35,15 @@ TASKS: dict[str, tuple[str | None, str | None, int]] = {
     "form-19": ("form", None, 19),
     "rhythm-12": ("rhythm", None, 12),
 }
+
+SUPERCLASS = "superclass"
+"""Column of the superclass of the records that have one only."""
+COLUMN_TASKS = {
+    "sex": Task(kind="binary", target="sex = female"),
+    "age": Task(kind="regression", target="age", unit="years"),
+    "superclass-single": Task(kind="multiclass", target=SUPERCLASS),
+}
+"""Tasks whose targets are columns of the database. An age of more than 89 years is not known."""
 
 _DATABASE_COLUMNS = ["ecg_id", "patient_id", "scp_codes", "strat_fold"]
 _STATEMENT_COLUMNS = sorted({name for task in TASKS.values() for name in task[:2] if name})
@@ -53,7 +63,7 @@ _PATIENTS = {
 
 def open_ptbxl(
     path: str | Path,
-    task: str = "all-71",
+    task: Task | str | Path = "all-71",
     *,
     empty_rows: Literal["drop", "keep"] = "drop",
     min_records: int = 0,
@@ -69,8 +79,10 @@ def open_ptbxl(
     ----------
     path : path
         Folder with `ptbxl_database.csv` and `scp_statements.csv`.
-    task : str
-        One of `all-71`, `diagnostic-44`, `subclass-23`, `superclass-5`, `form-19`, `rhythm-12`.
+    task : Task, str or path
+        One of `all-71`, `diagnostic-44`, `subclass-23`, `superclass-5`, `form-19`, `rhythm-12`,
+        `sex`, `age` (years; unknown above 89), `superclass-single` (records of one superclass); or
+        a task, or its TOML file, about other columns of `ptbxl_database.csv`.
     empty_rows : {"drop", "keep"}
         Treatment of records without any label of the task. The benchmark drops them.
     min_records : int
@@ -87,8 +99,7 @@ def open_ptbxl(
         For missing files, tables of another layout, unknown codes, or folds that share a patient.
     """
     root = Path(path)
-    if task not in TASKS:
-        raise CohortError(f"unknown task {task!r}", remedy=f"choose one of {', '.join(TASKS)}")
+    name, goal = _task_of(task)
     if empty_rows not in ("drop", "keep"):
         raise CohortError(f"empty_rows = {empty_rows!r}", remedy="choose 'drop' or 'keep'")
     if rate not in (None, 100, 500):
@@ -96,7 +107,8 @@ def open_ptbxl(
     database = _read_database(root / DATABASE)
     statements = _read(root / STATEMENTS, ["code", "description", *_STATEMENT_COLUMNS])
     statements = statements.set_index("code")
-    mapping, descriptions = _label_mapping(statements, task, root / STATEMENTS)
+    labelling = name if goal.kind == "multilabel" and name in TASKS else "superclass-5"
+    mapping, descriptions = _label_mapping(statements, labelling, root / STATEMENTS)
     labels = tuple(sorted(set(mapping.values())))
     codes = [_parse_codes(text, root / DATABASE) for text in database["scp_codes"]]
     unknown = sorted(set().union(*codes) - set(statements.index))
@@ -106,18 +118,27 @@ def open_ptbxl(
             remedy="use both files of one version, or add the codes to scp_statements.csv",
         )
     present = [{mapping[code] for code in row & mapping.keys()} for row in codes]
+    matrix = compact(np.array([[x in row for x in labels] for row in present], dtype=np.float32))
+    table = _record_table(database, root, rate)
+    if name not in TASKS:
+        columns = database.assign(**{x: table[x].to_numpy() for x in ("age", "sex") if x in table})
+        columns[SUPERCLASS] = [row.copy().pop() if len(row) == 1 else None for row in present]
+        if "age" in columns:
+            columns["age"] = columns["age"].mask(columns["age"] == ABOVE_89)
+        labels, matrix = goal.behaviour.read(goal, columns, root / DATABASE)
     version = _version(database)
     published = bool(version)
     cohort = Cohort(
         name="ptb-xl" if published else root.resolve().name,
         version=version,
-        task=task,
+        task=name,
         labels=labels,
         root=root,
-        table=_record_table(database, root, rate),
-        matrix=np.array([[label in row for label in labels] for row in present], dtype=np.uint8),
+        table=table,
+        matrix=matrix,
         descriptions=descriptions,
         licence=CC_BY_4 if published else OWN_DATA,
+        target=goal.resolved(labels),
     )
     if cohort.is_synthetic:
         cohort = replace(cohort, licence=SIMULATED)
@@ -125,13 +146,31 @@ def open_ptbxl(
         keep = ~database.index.isin(list(REMOVED_IN_1_0_3))
         cohort = cohort.select(keep, reason="removed in version 1.0.3")
     cohort = cohort.with_common_labels(min_records)
-    if empty_rows == "drop":
+    if empty_rows == "drop" and name in TASKS:
         cohort = cohort.select(cohort.matrix.sum(axis=1) > 0, reason=WITHOUT_LABEL)
+    elif name not in TASKS:
+        cohort = cohort.known()
     return checked(cohort)
 
 
 def _recognises(path: Path) -> bool:
     return any((path / name).is_file() for name in TABLES)
+
+
+def _task_of(task: Task | str | Path) -> tuple[str, Task]:
+    """Name of a task, and the task."""
+    if isinstance(task, str) and task in TASKS:
+        return task, Task()
+    if isinstance(task, str) and task in COLUMN_TASKS:
+        return task, COLUMN_TASKS[task]
+    if not isinstance(task, Task):
+        if Path(task).suffix != ".toml":
+            names = ", ".join([*TASKS, *COLUMN_TASKS])
+            raise CohortError(
+                f"unknown task {str(task)!r}", remedy=f"choose one of {names}, or a .toml file"
+            )
+        task = Task.load(task)
+    return ",".join(task.targets), task
 
 
 def _read(file: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -243,6 +282,6 @@ LAYOUT = Layout(
     f"a folder with {' and '.join(TABLES)}",
     _recognises,
     open_ptbxl,
-    tuple(TASKS),
+    (*TASKS, *COLUMN_TASKS),
     "all-71",
 )

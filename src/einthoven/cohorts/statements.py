@@ -141,7 +141,7 @@ def with_statements(cohort: Cohort) -> Cohort:
             "statement map",
             remedy="use the codes in einthoven/cohorts/statements.csv as labels",
         )
-    columns = [cohort.matrix[:, list(labels)].any(axis=1) for labels in places.values()]
+    columns = [(cohort.matrix[:, list(labels)] == 1).any(axis=1) for labels in places.values()]
     return checked(
         replace(
             cohort,

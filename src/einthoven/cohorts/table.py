@@ -26,6 +26,7 @@ from einthoven.files import read_table
 from einthoven.licences import OWN_DATA, SIMULATED
 from einthoven.records.formats import find_records
 from einthoven.records.record import canonical_patient
+from einthoven.tasks import Task
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 # Read as text: "007" is neither 7 nor "7", and a path keeps its zeros.
@@ -43,6 +44,7 @@ def open_table(
     source: str | Path | pd.DataFrame,
     *,
     root: str | Path | None = None,
+    task: Task | str | Path | None = None,
     labels: Sequence[str] | None = None,
     min_records: int = 0,
     seed: int = 0,
@@ -50,16 +52,19 @@ def open_table(
     """Open a CSV or Parquet table, or a data frame, as a cohort.
 
     Columns: `path` (relative to `root`; default: the table's folder, or the current one for a data
-    frame), `patient`, and one column of 0 and 1 a label. Optional: `record` (id; the path without
-    it), `split` (`train`, `validation`, `test`) or `fold` (whole numbers: the last fold tests, the
-    last but one validates). Without either, patients are split 80 / 10 / 10, stratified by label.
+    frame), `patient`, and one column of 0 and 1 a label, or what `task` names. Optional: `record`
+    (id; the path without it), `split` (`train`, `validation`, `test`) or `fold` (whole numbers: the
+    last fold tests, the last but one validates). Without either, patients are split 80 / 10 / 10,
+    stratified by label.
     Also optional: `age` in years (`88`, `88.0` or `88 y`), `sex`, `date` of the recording in
     ISO 8601, `device`. An age or a date in another form counts as missing, with a CohortWarning;
     so does an age above 120, among them PTB-XL's code 300.
 
-    `labels` names the label columns of a table with further columns; an empty list reads none, and
+    `task` is a `Task`, or its TOML file. `labels` names the label columns of a table with further
+    columns; an empty list reads none, and
     without `patient` each record is then a patient of its own. With `min_records`, labels that
-    fewer records carry are left out.
+    fewer records carry are left out. An empty cell is not known, and counts neither as positive nor
+    as negative; a record without any known target is left out.
 
     A table without label columns serves for pretraining and prediction; no test split is set aside.
 
@@ -81,13 +86,11 @@ def open_table(
             f"{file}: columns {missing} are missing; it has {list(frame.columns[:8])}",
             remedy="name the ECG file in `path` and its patient in `patient`",
         )
-    if labels is None:
-        labels = [str(c) for c in frame if c not in _NOT_LABELS]
-    names = tuple(labels)
-    matrix = _label_matrix(frame, names, file)
+    goal = _task_of(task, labels, frame)
+    names, matrix = goal.behaviour.read(goal, frame, file)
     patients = frame["patient"].astype(str).to_numpy(dtype=str)
     table = pd.DataFrame({"path": frame["path"].astype(str), "patient": patients})
-    table["split"] = _splits(frame, patients, matrix, seed, file)
+    table["split"] = _splits(frame, patients, goal.behaviour.strata(matrix), seed, file)
     for extra in ("fold", "sex", "device"):
         if extra in frame:
             table[extra] = frame[extra].to_numpy()
@@ -105,12 +108,11 @@ def open_table(
         table=table,
         matrix=matrix,
         has_splits="split" in frame or "fold" in frame,
-    ).with_common_labels(min_records)
-    task = f"{len(cohort.labels)} labels"
-    if len(cohort.labels) < 5:
-        task = ",".join(cohort.labels) or UNLABELLED
+        target=goal.resolved(names),
+    )
+    cohort = cohort.known().with_common_labels(min_records)
     licence = SIMULATED if cohort.is_synthetic else OWN_DATA
-    return checked(replace(cohort, task=task, licence=licence))
+    return checked(replace(cohort, task=_name_of(cohort), licence=licence))
 
 
 def open_folder(path: str | Path) -> Cohort:
@@ -196,42 +198,31 @@ def _warn(column: pd.Series[Any], bad: pd.Series[bool], expected: str, file: Pat
         )
 
 
-def _label_matrix(frame: pd.DataFrame, names: Sequence[str], file: Path) -> NDArray[np.uint8]:
-    absent = [name for name in names if name not in frame]
-    if absent:
-        raise CohortError(
-            f"{file}: no label columns {absent}",
-            remedy="add one column of 0 and 1 for every label",
-        )
-    values = pd.DataFrame({name: _numbers(frame[name]) for name in names}, index=frame.index)
-    for name in names:
-        bad = ~values[name].isin([0, 1]).to_numpy()
-        if bad.any():
-            count = int(bad.sum())
-            raise CohortError(
-                f"{file}: label {name!r} holds {str(frame[name].to_numpy()[bad][0])!r} "
-                f"in {count} row{'s' * (count > 1)}, first in row {int(bad.argmax()) + 1} below "
-                "the header",
-                remedy="write 0 or 1, or name the label columns (--label NAME; labels=[...])",
-            )
-    return np.ascontiguousarray(values.to_numpy(dtype=np.uint8))
+def _task_of(
+    task: Task | str | Path | None, labels: Sequence[str] | None, frame: pd.DataFrame
+) -> Task:
+    """The task with its columns: those of `labels`, or all that are not named otherwise."""
+    if isinstance(task, str | Path):
+        task = Task.load(task)
+    if labels is not None and not labels:
+        return Task()
+    if labels is not None:
+        return replace(task or Task(), target=tuple(labels))
+    if task is not None and (task.targets or task.kind != Task().kind):
+        return task
+    return Task(target=tuple(str(c) for c in frame if c not in _NOT_LABELS))
 
 
-def _numbers(column: pd.Series[Any]) -> pd.Series[Any]:
-    """Numbers of a column of numbers, of texts such as `1`, or of true and false in any case.
-
-    NaN for other cells, whose texts a message shows.
-    """
-    if column.dtype.kind in "biuf":
-        return column.astype(float)
-    texts = column.astype(object).where(column.notna(), "").astype(str).str.strip().str.lower()
-    return pd.to_numeric(texts.replace({"true": "1", "false": "0"}), errors="coerce")
+def _name_of(cohort: Cohort) -> str:
+    """Name of a table's task: its few labels, or their number."""
+    names = cohort.target.targets if cohort.target.behaviour.form == "classes" else cohort.labels
+    return ",".join(names) or UNLABELLED if len(names) < 5 else f"{len(names)} labels"
 
 
 def _splits(
     frame: pd.DataFrame,
     patients: NDArray[np.str_],
-    matrix: NDArray[np.uint8],
+    strata: NDArray[np.uint8],
     seed: int,
     file: Path,
 ) -> NDArray[np.str_]:
@@ -243,8 +234,8 @@ def _splits(
             )
         return frame["split"].to_numpy(dtype=str)
     if "fold" not in frame:
-        splits = split_by_patient(patients, matrix, seed=seed)
-        return splits if matrix.shape[1] else np.where(splits == "test", "train", splits)
+        splits = split_by_patient(patients, strata, seed=seed)
+        return splits if strata.shape[1] else np.where(splits == "test", "train", splits)
     numbers = pd.to_numeric(frame["fold"], errors="coerce")
     if (bad := numbers.isna() | (numbers % 1 != 0)).any():
         raise CohortError(

@@ -2,6 +2,7 @@
 
 from einthoven.evaluate.calibrate import fit_calibration
 from einthoven.evaluate.comparison import Comparison, Difference, compare
+from einthoven.evaluate.measures import ValueScore
 from einthoven.evaluate.metrics import auroc, average_precision, f_max, trapezoid_auprc
 from einthoven.evaluate.reliability import CalibrationReport, calibration_report
 from einthoven.evaluate.scores import Score, score, score_predictions
@@ -13,6 +14,7 @@ __all__ = [
     "Difference",
     "Score",
     "Subgroups",
+    "ValueScore",
     "auroc",
     "average_precision",
     "calibration_report",

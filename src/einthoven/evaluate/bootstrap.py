@@ -59,7 +59,7 @@ def multiplicities(
     *,
     seed: int = 0,
     groups: ArrayLike | None = None,
-    accept: NDArray[np.uint8] | None = None,
+    accept: NDArray[Any] | None = None,
     labels: Sequence[str] | None = None,
 ) -> Draws:
     """Draw bootstrap resamples of `n` records.
@@ -175,7 +175,7 @@ def _units(n: int, groups: ArrayLike | None) -> tuple[NDArray[np.intp], int]:
     return number[inverse], int(place.size)
 
 
-def _presence(targets: NDArray[np.uint8], unit: NDArray[np.intp], count: int) -> NDArray[np.bool_]:
+def _presence(targets: NDArray[Any], unit: NDArray[np.intp], count: int) -> NDArray[np.bool_]:
     # (units, 2 x labels): which unit holds a positive, then a negative, of each label.
     both = np.concatenate([targets == 1, targets == 0], axis=1)
     present = np.zeros((count, both.shape[1]), dtype=bool)

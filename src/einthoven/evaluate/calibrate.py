@@ -29,15 +29,17 @@ a positive or without a negative has `NO_THRESHOLD`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.optimize import minimize
+from scipy.optimize import minimize, minimize_scalar
 from scipy.special import expit
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.metrics import Floats
-from einthoven.predictions import Calibration, Predictions
+from einthoven.predictions import Calibration, ClassCalibration, Predictions
+from einthoven.tasks import negatives, positives
+from einthoven.tasks.task import Matrix
 
 SPREAD = 0.1  # standard deviation of a label's slope, relative to the shared slope
 BIAS_SPREAD = 0.25  # standard deviation of a label's bias about 0; chosen like SPREAD
@@ -53,10 +55,37 @@ GRADIENT_TOLERANCE = 1e-8
 LARGEST_STEP = 1e-4  # of Newton's method at an accepted optimum, in units of the coefficients
 
 
+def fit_classes(predictions: Predictions) -> ClassCalibration:
+    """Fit the temperature of classes, by the least log loss.
+
+    With few records of the rarer classes, it is 1; see the module.
+
+    Raises
+    ------
+    EvaluationError
+        If the table has no targets.
+    """
+    targets, weights = predictions.require_targets(), predictions.weights
+    unfitted = ClassCalibration(len(predictions.labels), 1.0, weights)
+    known = ~np.isnan(targets).any(axis=1)
+    if not has_enough(targets):
+        return unfitted
+    true, values = targets[known] == 1, predictions.probabilities[known]
+
+    def loss(slope: float) -> float:
+        own = replace(unfitted, temperature=float(np.exp(-slope))).apply(values)[true]
+        return float(-np.log(np.clip(own, PROBABILITY_MARGIN, 1)).mean())
+
+    limit = float(np.log(LIMIT))
+    optimum = minimize_scalar(loss, bounds=(-limit, limit), method="bounded")
+    return replace(unfitted, temperature=float(np.exp(-optimum.x)))
+
+
 def fit_calibration(predictions: Predictions, *, bias: bool = False) -> Calibration:
     """Fit the temperature and threshold of every label, and optionally a bias.
 
-    With few positives, temperatures are 1 and biases 0; see the module.
+    With few positives, temperatures are 1 and biases 0; see the module. If the loss of the network
+    weighted positives, their weights are divided out of the odds first.
 
     Parameters
     ----------
@@ -72,34 +101,39 @@ def fit_calibration(predictions: Predictions, *, bias: bool = False) -> Calibrat
         If the table has no targets.
     """
     targets, uncalibrated = predictions.require_targets(), predictions.probabilities
+    shift = np.log(predictions.weights or np.ones(targets.shape[1]))
     if not has_enough(targets):
         number = targets.shape[1]
-        thresholds = best_thresholds(targets, uncalibrated)
-        return Calibration((1.0,) * number, (0.0,) * number, thresholds)
-    z, true = logits(uncalibrated), targets.astype(np.float64)
-    pairs = z.reshape(-1, 1), true.ravel()
+        unfitted = Calibration((1.0,) * number, tuple((0.0 - shift).tolist()), (0.0,) * number)
+        values = unfitted.apply(uncalibrated) if predictions.weights else uncalibrated
+        return replace(unfitted, thresholds=best_thresholds(targets, values))
+    z, true = logits(uncalibrated) - shift, targets.astype(np.float64)
+    known = ~np.isnan(true)
+    pairs = z[known].reshape(-1, 1), true[known]
     (shared,) = _regression(*pairs, centre=[1.0], spread=[SHARED_SPREAD])
     shared = np.clip(shared, 1 / LIMIT, LIMIT)
-    fits = [_fit_label(*label, shared=shared, bias=bias) for label in zip(z.T, true.T, strict=True)]
+    fits = [
+        _fit_label(label[rows], target[rows], shared=shared, bias=bias)
+        for label, target, rows in zip(z.T, true.T, known.T, strict=True)
+    ]
     slopes, biases = np.array(fits).T
-    temperatures, shifts = tuple((1 / slopes).tolist()), tuple(biases.tolist())
+    temperatures, shifts = tuple((1 / slopes).tolist()), tuple((biases - shift * slopes).tolist())
     fitted = Calibration(temperatures, shifts, (NO_THRESHOLD,) * len(temperatures))
     thresholds = best_thresholds(targets, fitted.apply(uncalibrated))
     return Calibration(temperatures, shifts, thresholds)
 
 
-def has_enough(targets: NDArray[np.uint8]) -> bool:
+def has_enough(targets: Matrix) -> bool:
     """Whether `(records, labels)` targets have enough positives and negatives for temperatures."""
     return rarer_class(targets) >= MIN_FOR_TEMPERATURES
 
 
-def rarer_class(targets: NDArray[np.uint8]) -> int:
+def rarer_class(targets: Matrix) -> int:
     """Positives or negatives of `(records, labels)` targets, whichever are fewer, over labels."""
-    positives = targets.sum(axis=0, dtype=np.int64)
-    return int(np.minimum(positives, len(targets) - positives).sum())
+    return int(np.minimum(positives(targets), negatives(targets)).sum())
 
 
-def best_thresholds(targets: NDArray[np.uint8], calibrated: Floats) -> tuple[float, ...]:
+def best_thresholds(targets: Matrix, calibrated: Floats) -> tuple[float, ...]:
     """Choose the threshold of every label; see the module for the rule.
 
     Parameters
@@ -111,21 +145,30 @@ def best_thresholds(targets: NDArray[np.uint8], calibrated: Floats) -> tuple[flo
     tuple of float, one for each label
         `NO_THRESHOLD` for a label without a positive or without a negative.
     """
+    known = ~np.isnan(targets)
+    if not known.all():  # label by label, as each is known in other records
+        columns = zip(targets.T, calibrated.T, known.T, strict=True)
+        return tuple(
+            best_thresholds(target[rows, None].astype(np.uint8), values[rows, None])[0]
+            if rows.any()
+            else NO_THRESHOLD
+            for target, values, rows in columns
+        )
     order = np.argsort(-calibrated, axis=0, kind="stable")
     ranked = np.take_along_axis(calibrated, order, axis=0)
     true = np.take_along_axis(targets, order, axis=0)
     below = np.concatenate([ranked[1:], np.zeros_like(ranked[:1])])
     called = np.arange(1, len(ranked) + 1)[:, None]
-    positives = true.sum(axis=0, dtype=np.int64)
-    f1 = 2 * true.cumsum(axis=0, dtype=np.int64) / (called + positives)
-    quality = np.where(positives < MIN_FOR_F1, -np.abs(called - positives), f1)
+    counts = positives(true)
+    f1 = 2 * true.cumsum(axis=0, dtype=np.int64) / (called + counts)
+    quality = np.where(counts < MIN_FOR_F1, -np.abs(called - counts), f1)
     # A threshold cannot separate equal probabilities. The first of equal maxima calls the fewest.
     quality[:-1][ranked[:-1] == ranked[1:]] = -np.inf
     best = quality.argmax(axis=0)[None]
     lowest, next_ = (np.take_along_axis(x, best, axis=0)[0] for x in (ranked, below))
     half = (lowest + next_) / 2
     half = np.where(half > next_, half, lowest)
-    defined = (positives > 0) & (positives < len(targets))
+    defined = (counts > 0) & (counts < len(targets))
     return tuple(np.where(defined, half, NO_THRESHOLD).tolist())
 
 
@@ -136,7 +179,7 @@ def logits(probabilities: Floats) -> Floats:
 
 
 def _fit_label(z: Floats, true: Floats, *, shared: float, bias: bool) -> tuple[float, float]:
-    if true.all() or not true.any():
+    if true.all() or not true.any():  # or nothing is known
         return shared, 0.0
     ones = np.ones_like(z)
     columns, centre, spreads = z[:, None], [shared], [SPREAD * shared]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +11,12 @@ import numpy as np
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate, Interval
+from einthoven.evaluate.measures import ValueScore, differences, measure, score_values
 from einthoven.evaluate.metrics import Floats
-from einthoven.evaluate.scores import Score, by_label, plain, summary
+from einthoven.evaluate.scores import Score, by_label, plain, summary, with_classes
 from einthoven.files import Json
 from einthoven.predictions import Predictions, listed
+from einthoven.tasks import kind_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,15 +75,19 @@ class Comparison:
 
     Attributes
     ----------
-    a, b : Score
-    auroc, auprc : Difference
+    a, b : Score or ValueScore
+    auroc, auprc : Difference or None
+        None for numbers.
+    measures : dict
+        Differences of the metrics of classes and numbers, as `whole` and `per_label`.
     labels : tuple of str
     """
 
-    a: Score
-    b: Score
-    auroc: Difference
-    auprc: Difference
+    a: Score | ValueScore
+    b: Score | ValueScore
+    auroc: Difference | None
+    auprc: Difference | None
+    measures: Json = field(default_factory=dict)
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -90,12 +96,12 @@ class Comparison:
 
     def to_dict(self) -> Json:
         """A JSON-serialisable dict with the labels under `per_label` of each metric."""
-        return {
-            "a": self.a.to_dict(),
-            "b": self.b.to_dict(),
-            "auroc": self.auroc.to_dict(self.labels),
-            "auprc": self.auprc.to_dict(self.labels),
-        }
+        areas = {"auroc": self.auroc, "auprc": self.auprc}
+        return (
+            {"a": self.a.to_dict(), "b": self.b.to_dict()}
+            | {name: x.to_dict(self.labels) for name, x in areas.items() if x is not None}
+            | ({"measures": self.measures} if self.measures else {})
+        )
 
 
 def compare(
@@ -127,12 +133,25 @@ def compare(
     first, second = (x if isinstance(x, Predictions) else Predictions.load(x) for x in (a, b))
     bootstrap = Bootstrap.of(first, BootstrapSettings(**settings))
     scores = _aligned(first, second, bootstrap.settings.by, names)
+    kind, values = first.kind, (first.probabilities, scores)
+    measures: Json = {}
+    if first.form != "labels":
+        own, other = (measure(bootstrap, kind, x) for x in values)
+        measures = differences(own, other, first.labels, bootstrap.units)
+    if first.form == "values":
+        ours_, theirs_ = (score_values(bootstrap, replace(first, probabilities=x)) for x in values)
+        return Comparison(ours_, theirs_, None, None, measures)
     ours, theirs = bootstrap.estimate(first.probabilities), bootstrap.estimate(scores)
+    scored = [summary(bootstrap, *pair) for pair in zip(values, (ours, theirs), strict=True)]
+    if measures:
+        pairs = zip(scored, values, strict=True)
+        scored = [with_classes(score, bootstrap, kind, x) for score, x in pairs]
     return Comparison(
-        a=summary(bootstrap, first.probabilities, ours),
-        b=summary(bootstrap, scores, theirs),
+        a=scored[0],
+        b=scored[1],
         auroc=difference(ours[0], theirs[0]),
         auprc=difference(ours[1], theirs[1]),
+        measures=measures,
     )
 
 
@@ -159,10 +178,16 @@ def difference(ours: Estimate, theirs: Estimate) -> Difference:
 
 def _aligned(a: Predictions, b: Predictions, by: str, names: tuple[str, str]) -> Floats:
     """The probabilities of b, in the order of a's records and labels."""
+    if kind_of(a.kind).form != kind_of(b.kind).form:
+        raise EvaluationError(
+            f"{names[0]} predicts {a.kind}, and {names[1]} {b.kind}",
+            remedy="compare predictions of one kind of target",
+        )
     rows = _places("records", a.records.tolist(), b.records.tolist(), names)
     columns = _places("labels", a.labels, b.labels, names)
     targets = b.require_targets()[np.ix_(rows, columns)]
-    places = np.argwhere(a.require_targets() != targets)
+    ours = a.require_targets()
+    places = np.argwhere((ours != targets) & ~(np.isnan(ours) & np.isnan(targets)))
     _refuse_differences(
         "targets", [f"{a.labels[column]} of record {a.records[row]}" for row, column in places]
     )

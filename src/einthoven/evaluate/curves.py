@@ -31,6 +31,7 @@ from einthoven.evaluate.reliability import CalibrationReport, wilson
 from einthoven.evaluate.scores import plain
 from einthoven.files import Json
 from einthoven.predictions import Predictions
+from einthoven.tasks import negatives, positives
 
 # Denser near 0, where a good model has its whole curve, and rare labels their probabilities.
 FALSE_POSITIVE_RATES = np.linspace(0, 1, 61) ** 2
@@ -176,14 +177,14 @@ def curves(
         If the table has no targets, or a setting is invalid.
     """
     targets = predictions.require_targets()
-    labels, positives = predictions.labels, targets.sum(axis=0, dtype=np.int64)
+    labels, counts = predictions.labels, positives(targets)
     by: Literal["patient", "record"] = "patient" if _has_patients(predictions) else "record"
     settings = BootstrapSettings(min(resamples, MOST_RESAMPLES), seed, "skip", level=level, by=by)
     bootstrap = Bootstrap.of(predictions, settings)
     columns = np.flatnonzero(bootstrap.smaller_class()[:, 0] >= MIN_PER_CLASS)
     if not columns.size:
         return None
-    frequent = columns[np.argsort(-positives[columns], kind="stable")][:MOST_LABELS]
+    frequent = columns[np.argsort(-counts[columns], kind="stable")][:MOST_LABELS]
     bands, (roc, precision) = _bands(bootstrap, predictions.probabilities, columns, frequent)
     probabilities = predictions.probabilities
     quality = calibration.before
@@ -192,10 +193,10 @@ def curves(
     return Curves(
         labels={
             labels[i]: LabelCurves(
-                int(positives[i]),
-                int(len(targets) - positives[i]),
+                int(counts[i]),
+                int(negatives(targets)[i]),
                 *bands[i],
-                *_net_benefit(bootstrap, targets[:, i] == 1, probabilities[:, i]),
+                *_net_benefit(bootstrap, targets[:, i], probabilities[:, i]),
                 _with_intervals(quality.mass.to_list(i), level),
             )
             for i in sorted(frequent.tolist())
@@ -237,7 +238,8 @@ def _bands(
 
     samples: dict[int, list[Floats]] = {}
     for i in columns.tolist():
-        pairs = (_curves_on_grids(ranking[i], weights) for weights in blocks)
+        steps, weighted = ranking[i].steps, ranking[i].weighted
+        pairs = (_curves_on_grids(steps, weighted(weights)) for weights in blocks)
         samples[i] = [np.concatenate(parts, axis=1) for parts in zip(*pairs, strict=True)]
     rocs, precisions = zip(*samples.values(), strict=True)
     means = [macro(np.stack(values, axis=-1), "skip") for values in (rocs, precisions)]
@@ -248,7 +250,7 @@ def _bands(
 def _curves_on_grids(steps: csr_array[Any], weights: Floats) -> tuple[Floats, Floats]:
     """ROC and precision-recall curve of one label on the grids, shape (points, resamples).
 
-    `steps` is of `Ranking`, `weights` the number of copies of each record, shape (records,
+    `steps` is of `LabelRanking`, `weights` the number of copies of each record, shape (records,
     resamples).
     """
     ties, gains, misses, hits = count_steps(steps, weights)
@@ -288,14 +290,15 @@ def _last_at_most(columns: Floats, grid: Floats) -> NDArray[np.intp]:
 
 
 def _net_benefit(
-    bootstrap: Bootstrap, true: NDArray[np.bool_], calibrated: Floats
+    bootstrap: Bootstrap, target: NDArray[Any], calibrated: Floats
 ) -> tuple[Band, Floats]:
     """Net benefit of the model with its band, and of calling every record."""
     odds = THRESHOLDS / (1 - THRESHOLDS)
-    called = calibrated[:, None] >= THRESHOLDS
+    known = ~np.isnan(target)
+    true, called = target[known] == 1, calibrated[known, None] >= THRESHOLDS
     # A record's part in the net benefit: 1 for a true positive, minus the odds for a false one.
     parts = np.where(true[:, None], 1.0, -odds) * called
-    weights = bootstrap.draws.multiplicities.astype(np.float32)
+    weights = bootstrap.draws.multiplicities[:, known].astype(np.float32)
     resampled = (weights @ parts.astype(np.float32)).T / weights.sum(axis=1)
     band = Band.of(parts.mean(axis=0), resampled.astype(np.float64), bootstrap.settings.level)
     prevalence = true.mean()

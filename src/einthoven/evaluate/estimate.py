@@ -32,6 +32,8 @@ from einthoven.evaluate.metrics import (
 )
 from einthoven.files import Json
 from einthoven.predictions import Predictions, listed
+from einthoven.tasks import negatives, positives
+from einthoven.tasks.task import Matrix
 
 Interval = tuple[float, float]
 Metric = Literal["auroc", "auprc", "difference"]
@@ -278,7 +280,8 @@ class Bootstrap:
 
     Attributes
     ----------
-    targets : array of uint8, shape (records, labels)
+    targets : array, shape (records, labels)
+        NaN where it is not known.
     labels : tuple of str
     patients : array of str, shape (records,), or None
         The units of resampling, if they are patients.
@@ -287,7 +290,7 @@ class Bootstrap:
     draws : Draws
     """
 
-    targets: NDArray[np.uint8]
+    targets: Matrix
     labels: tuple[str, ...]
     patients: NDArray[np.str_] | None
     settings: BootstrapSettings
@@ -304,10 +307,14 @@ class Bootstrap:
             are drawn and some are unknown or all are the same.
         """
         targets, labels = predictions.require_targets(), predictions.labels
+        is_numeric = predictions.form == "values"
+        if is_numeric:  # every resample defines a number
+            settings = replace(settings, undefined_labels="skip")
         if settings.undefined_labels == "auto":
-            defined = targets.any(axis=0) & ~targets.all(axis=0)
+            defined = (positives(targets) > 0) & (negatives(targets) > 0)
             settings = replace(settings, undefined_labels="resample" if defined.all() else "skip")
-        _refuse_undefined(targets, labels, settings.undefined_labels)
+        if not is_numeric:
+            _refuse_undefined(targets, labels, settings.undefined_labels)
         patients = _patients(predictions) if settings.by == "patient" else None
         draws = multiplicities(
             len(targets),
@@ -318,6 +325,11 @@ class Bootstrap:
             labels=labels,
         )
         return cls(targets, labels, patients, settings, draws)
+
+    @property
+    def units(self) -> int:
+        """Number of records, or patients, that are drawn."""
+        return len(self.targets) if self.patients is None else len(np.unique(self.patients))
 
     def part(self, rows: NDArray[np.bool_]) -> Bootstrap:
         """Part of the records, on the resamples of all of them."""
@@ -405,9 +417,9 @@ def macro(values: Floats, policy: str) -> Floats:
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
-def _refuse_undefined(targets: NDArray[np.uint8], labels: Sequence[str], policy: str) -> None:
+def _refuse_undefined(targets: Matrix, labels: Sequence[str], policy: str) -> None:
     """Refuse labels that the policy needs defined and that no resample could define."""
-    no_positive, no_negative = ~targets.any(axis=0), targets.all(axis=0)
+    no_positive, no_negative = positives(targets) == 0, negatives(targets) == 0
     undefined = no_positive | no_negative
     if not undefined.any() or (policy not in STRICT and not undefined.all()):
         return

@@ -20,6 +20,7 @@ from scipy.sparse import csr_array
 
 from einthoven.errors import EvaluationError
 from einthoven.predictions import Predictions
+from einthoven.tasks.task import Matrix
 
 Floats = NDArray[np.float64]
 
@@ -44,7 +45,7 @@ def auroc(targets: ArrayLike, probabilities: ArrayLike) -> Floats:
     Raises
     ------
     EvaluationError
-        If shapes disagree, a target is not 0 or 1, or a probability is outside [0, 1].
+        If shapes disagree, a target is not 0, 1 or NaN, or a probability is outside [0, 1].
     """
     return point_metrics(_ranking(targets, probabilities))[0]
 
@@ -82,6 +83,10 @@ def f_max(targets: ArrayLike, probabilities: ArrayLike) -> float:
     """
     table = Predictions.from_arrays(targets, probabilities)
     true, scores = table.require_targets(), table.probabilities
+    if np.isnan(true).any():
+        raise EvaluationError(
+            "some targets are not known, so that recall is undefined", remedy="leave out F-max"
+        )
     empty = int((true.sum(axis=1) == 0).sum())
     if empty:
         raise EvaluationError(
@@ -111,28 +116,57 @@ def _best_f(hits: Floats, predicted: Floats, true: NDArray[np.integer]) -> float
     return float((2 * precision * recall / np.where(total > 0, total, 1)).max())
 
 
-Ranking = tuple[csr_array, ...]
-"""The records in descending order of each label's probability, cut into steps.
+class LabelRanking(NamedTuple):
+    """The records in descending order of a label's probability, cut into steps.
 
-A sparse array of shape (3 x steps, records) for each label: rows 3 i, 3 i + 1 and 3 i + 2 mark the
-negatives ranked between steps i - 1 and i, the negatives tied with step i, and its positives.
-"""
+    `steps` is a sparse array of shape (3 x steps, records): rows 3 i, 3 i + 1 and 3 i + 2 mark the
+    negatives ranked between steps i - 1 and i, the negatives tied with step i, and its positives.
+    `known` are the records whose target is known, shape (records,); None for all.
+    """
+
+    steps: csr_array[Any]
+    known: NDArray[np.bool_] | None
+
+    def weighted(self, weights: Floats) -> Floats:
+        """Weights of the records, (records, resamples), 0 where the target is not known."""
+        return weights if self.known is None else weights * self.known[:, None]
 
 
-def rank(targets: NDArray[np.uint8], probabilities: NDArray[np.float64]) -> Ranking:
+Ranking = tuple[LabelRanking, ...]
+
+
+def rank(targets: Matrix, probabilities: NDArray[np.float64]) -> Ranking:
     """Rank the records of every label.
 
     Parameters
     ----------
-    targets : array of uint8, shape (records, labels)
-        0 or 1.
+    targets : array, shape (records, labels)
+        0 or 1; NaN where it is not known.
     probabilities : array of float64, shape (records, labels)
         In [0, 1].
     """
+    if targets.dtype != np.uint8:
+        return tuple(
+            _rank_known(*columns) for columns in zip(targets.T, probabilities.T, strict=True)
+        )
     order = np.lexsort((targets, -probabilities), axis=0)  # negatives first among equals
     ranked = (np.take_along_axis(table, order, axis=0) for table in (targets, probabilities))
     columns = zip(order.T, *(table.T for table in ranked), strict=True)
-    return tuple(_steps(*column) for column in columns)
+    return tuple(LabelRanking(_steps(*column), None) for column in columns)
+
+
+def _rank_known(target: Floats, score: Floats) -> LabelRanking:
+    """Rank the records in which a label is known."""
+    known = ~np.isnan(target)
+    places = np.flatnonzero(known)
+    order = np.lexsort((target[known], -score[known]))
+    steps = _steps(order, target[known][order].astype(np.uint8), score[known][order])
+    return LabelRanking(
+        csr_array(
+            (steps.data, places[steps.indices], steps.indptr), shape=(steps.shape[0], target.size)
+        ),
+        known,
+    )
 
 
 def _steps(
@@ -160,7 +194,7 @@ def point_metrics(
     ranking: Ranking, *, auprc: AuprcDefinition = "average-precision"
 ) -> tuple[Floats, Floats, Floats]:
     """The metrics of `resampled_metrics`, each of shape (labels,), every record counted once."""
-    once = np.ones((1, ranking[0].shape[1]), np.uint8)
+    once = np.ones((1, ranking[0].steps.shape[1]), np.uint8)
     areas, precisions, leave_one_out = resampled_metrics(ranking, once, auprc=auprc)
     return areas[0], precisions[0], leave_one_out[0]
 
@@ -194,9 +228,9 @@ def resampled_metrics(
     shape = (len(multiplicities), len(ranking))
     areas, precisions, leave_one_out = np.empty(shape), np.empty(shape), np.empty(shape)
     for rows, weights in weight_blocks(multiplicities):
-        for label, steps in enumerate(ranking):
+        for label, ranked in enumerate(ranking):
             areas[rows, label], precisions[rows, label], leave_one_out[rows, label] = _areas(
-                steps, weights, auprc
+                ranked.steps, ranked.weighted(weights), auprc
             )
     return areas, precisions, leave_one_out
 
@@ -206,6 +240,14 @@ def weight_blocks(multiplicities: NDArray[np.integer[Any]]) -> Iterator[tuple[sl
     for start in range(0, len(multiplicities), RESAMPLES_AT_A_TIME):
         rows = slice(start, start + RESAMPLES_AT_A_TIME)
         yield rows, np.ascontiguousarray(multiplicities[rows].T, dtype=np.float64)
+
+
+def known_mean(values: Floats, axis: int) -> Floats:
+    """Mean over an axis of what is not NaN; NaN where nothing is."""
+    known = ~np.isnan(values)
+    count = known.sum(axis=axis)
+    total = np.where(known, values, 0.0).sum(axis=axis)
+    return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 
 class StepCounts(NamedTuple):

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.stats import binomtest
 
 from einthoven.errors import EvaluationError
-from einthoven.evaluate.calibrate import PROBABILITY_MARGIN, fit_calibration
+from einthoven.evaluate.calibrate import PROBABILITY_MARGIN, fit_calibration, fit_classes
 from einthoven.evaluate.estimate import (
     MIN_PER_CLASS,
     TOO_FEW,
@@ -32,10 +32,12 @@ from einthoven.evaluate.estimate import (
     Estimate,
     Interval,
 )
-from einthoven.evaluate.metrics import Floats
+from einthoven.evaluate.metrics import Floats, known_mean
 from einthoven.evaluate.scores import plain
 from einthoven.files import Json
-from einthoven.predictions import Calibration, Predictions
+from einthoven.predictions import Calibration, ClassCalibration, Predictions
+from einthoven.tasks import kind_of, positives
+from einthoven.tasks.task import Matrix
 
 MOST_BINS, FEWEST_BINS = 15, 3
 RECORDS_PER_BIN = 50
@@ -60,14 +62,17 @@ class Bins:
 
     @classmethod
     def of(
-        cls, targets: NDArray[np.uint8], probabilities: Floats, place: NDArray[np.int64], bins: int
+        cls, targets: Matrix, probabilities: Floats, place: NDArray[np.int64], bins: int
     ) -> Bins:
-        """Sort records, shape (records, labels), into the bins numbered by `place`."""
-        labels = targets.shape[1]
+        """Sort records, shape (records, labels), into the bins numbered by `place`.
+
+        What is not known is in no bin.
+        """
+        labels, known = targets.shape[1], ~np.isnan(targets)
         cell = (place + np.arange(labels) * bins).ravel()
         count, probability, positives = (
             np.bincount(cell, weights=weights, minlength=labels * bins).reshape(labels, bins)
-            for weights in (None, probabilities.ravel(), targets.ravel())
+            for weights in (known.ravel(), (probabilities * known).ravel(), (targets == 1).ravel())
         )
         divisor = np.where(count > 0, count, np.nan)
         return cls(count.astype(np.int64), probability / divisor, positives / divisor)
@@ -75,7 +80,8 @@ class Bins:
     def error(self) -> Floats:
         """The expected calibration error of every label, shape (labels,)."""
         gaps = np.where(self.records > 0, np.abs(self.probability - self.observed), 0.0)
-        return np.asarray((self.records * gaps).sum(axis=1) / self.records.sum(axis=1))
+        total = np.maximum(self.records.sum(axis=1), 1)
+        return np.asarray((self.records * gaps).sum(axis=1) / total)
 
     def to_list(self, label: int) -> list[dict[str, Any]]:
         """One label's bins as JSON-serialisable dicts, without the empty ones."""
@@ -229,9 +235,9 @@ def calibration_report(
         decisions = _decisions(bootstrap.targets, values >= thresholds, bootstrap.settings.level)
         decisions.insert(0, "threshold", calibration.thresholds)
         decisions.index = pd.Index(predictions.labels)
-    positives = bootstrap.targets.sum(axis=0, dtype=int).tolist()
+    counts = positives(bootstrap.targets).tolist()
     return CalibrationReport(
-        positives=dict(zip(predictions.labels, positives, strict=True)),
+        positives=dict(zip(predictions.labels, counts, strict=True)),
         records=len(predictions),
         before=measure_quality(predictions, bins=bins),
         after=after,
@@ -242,6 +248,57 @@ def calibration_report(
         bins=bins,
         settings=bootstrap.settings,
     )
+
+
+def class_report(
+    predictions: Predictions,
+    calibration: ClassCalibration,
+    *,
+    folds: ArrayLike | None = None,
+) -> Json:
+    """Quality of the probabilities of classes before and after calibration.
+
+    The expected calibration error is that of the most probable class.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Uncalibrated, with targets.
+    calibration : ClassCalibration
+    folds : array, shape (records,), optional
+        Fold of each record, if the calibration was fitted on these records: each fold is then
+        calibrated by one that is fitted on the others.
+
+    Returns
+    -------
+    dict
+        `temperature`, `records`, `cross_fitted`, and `before` and `after`, each with `log_loss`,
+        `brier` and `ece`.
+    """
+    values = np.empty_like(predictions.probabilities)
+    places = np.zeros(len(values)) if folds is None else np.asarray(folds)
+    for fold in np.unique(places):
+        rows = places == fold
+        fitted = calibration if folds is None else fit_classes(predictions.select(~rows))
+        values[rows] = fitted.apply(predictions.probabilities[rows])
+    return {
+        "temperature": calibration.temperature,
+        "records": len(predictions),
+        "cross_fitted": folds is not None,
+        "before": _class_quality(predictions, predictions.probabilities),
+        "after": _class_quality(predictions, values),
+    }
+
+
+def _class_quality(predictions: Predictions, values: Floats) -> Json:
+    targets = predictions.require_targets()
+    known = ~np.isnan(targets).any(axis=1)
+    true, values = targets[known].astype(np.float64), values[known]
+    metrics = kind_of(predictions.kind).metrics(true, values, np.ones((1, len(true))))
+    right = true.argmax(axis=1) == values.argmax(axis=1)
+    quality = measure_quality(Predictions.from_arrays(right.astype(int), values.max(axis=1)))
+    losses = {name: float(metrics[name][0]) for name in ("log_loss", "brier")}
+    return losses | {"ece": quality.macro["ece_mass"]}
 
 
 def calibrated(
@@ -293,12 +350,14 @@ def measure_quality(predictions: Predictions, *, bins: int | None = None) -> Pro
     targets, probabilities = predictions.require_targets(), predictions.probabilities
     pairs = targets.reshape(-1, 1), probabilities.reshape(-1, 1)
     width, mass, pooled_width, pooled_mass = (
-        Bins.of(*table, place(table[1], bins), bins)
+        Bins.of(*table, place(*table, bins), bins)
         for table in ((targets, probabilities), pairs)
         for place in (_bin_by_width, _bin_by_mass)
     )
-    per_label = {name: loss(targets, probabilities).mean(axis=0) for name, loss in _LOSSES.items()}
-    micro = {name: float(values.mean()) for name, values in per_label.items()}
+    per_label = {
+        name: known_mean(loss(targets, probabilities), 0) for name, loss in _LOSSES.items()
+    }
+    micro = {name: float(np.nanmean(values)) for name, values in per_label.items()}
     return ProbabilityQuality(
         per_label=pd.DataFrame(
             per_label | {"ece_width": width.error(), "ece_mass": mass.error()},
@@ -313,26 +372,30 @@ def measure_quality(predictions: Predictions, *, bins: int | None = None) -> Pro
     )
 
 
-def _log_losses(targets: NDArray[np.uint8], probabilities: Floats) -> Floats:
+def _log_losses(targets: Matrix, probabilities: Floats) -> Floats:
     inside = np.clip(probabilities, PROBABILITY_MARGIN, 1 - PROBABILITY_MARGIN)
-    return np.asarray(-np.where(targets == 1, np.log(inside), np.log1p(-inside)))
+    losses = -np.where(targets == 1, np.log(inside), np.log1p(-inside))
+    return np.where(np.isnan(targets), np.nan, losses)
 
 
-def _squares(targets: NDArray[np.uint8], probabilities: Floats) -> Floats:
+def _squares(targets: Matrix, probabilities: Floats) -> Floats:
     return np.asarray((probabilities - targets) ** 2)
 
 
 _LOSSES = {"log_loss": _log_losses, "brier": _squares}
 
 
-def _bin_by_width(probabilities: Floats, bins: int) -> NDArray[np.int64]:
+def _bin_by_width(targets: Matrix, probabilities: Floats, bins: int) -> NDArray[np.int64]:
     return np.minimum((probabilities * bins).astype(np.int64), bins - 1)
 
 
-def _bin_by_mass(probabilities: Floats, bins: int) -> NDArray[np.int64]:
+def _bin_by_mass(targets: Matrix, probabilities: Floats, bins: int) -> NDArray[np.int64]:
     # A record's rank is the number of records with a lower probability, so that equals share a bin.
-    ranks = [np.searchsorted(np.sort(column), column) for column in probabilities.T]
-    return np.stack(ranks, axis=1) * bins // len(probabilities)
+    places = []
+    for column, known in zip(probabilities.T, ~np.isnan(targets).T, strict=True):
+        rank = np.searchsorted(np.sort(column[known]), column)
+        places.append(np.minimum(rank * bins // max(int(known.sum()), 1), bins - 1))
+    return np.stack(places, axis=1)
 
 
 def _change(
@@ -342,30 +405,33 @@ def _change(
     changes: dict[str, tuple[float, Interval | None]] = {}
     for name, loss in _LOSSES.items():
         losses = (loss(bootstrap.targets, values) for values in (after, before))
-        differences = np.subtract(*losses).mean(axis=1)
-        resampled = (weights @ differences) / weights.sum(axis=1)
+        differences = known_mean(np.subtract(*losses), 1)
+        known = ~np.isnan(differences)
+        differences, drawn = differences[known], weights[:, known]
+        resampled = (drawn @ differences) / drawn.sum(axis=1)
         point = np.array([differences.mean()])
         change = Estimate(point, resampled[:, None], None, bootstrap.settings)
         changes[name] = float(point[0]), change.interval()
     return changes
 
 
-def _decisions(targets: NDArray[np.uint8], called: NDArray[np.bool_], level: float) -> pd.DataFrame:
-    true = targets == 1
-    positives, calls = true.sum(axis=0), called.sum(axis=0)
+def _decisions(targets: Matrix, called: NDArray[np.bool_], level: float) -> pd.DataFrame:
+    true, false = targets == 1, targets == 0
+    called = called & (true | false)
+    with_label, calls = true.sum(axis=0), called.sum(axis=0)
     true_positives = (true & called).sum(axis=0)
-    true_negatives = (~true & ~called).sum(axis=0)
+    true_negatives = (false & ~called).sum(axis=0)
     counts = {
-        "sensitivity": (true_positives, positives),
-        "specificity": (true_negatives, len(true) - positives),
+        "sensitivity": (true_positives, with_label),
+        "specificity": (true_negatives, false.sum(axis=0)),
         "precision": (true_positives, calls),
-        "npv": (true_negatives, len(true) - calls),
+        "npv": (true_negatives, (true | false).sum(axis=0) - calls),
     }
     columns: dict[str, Any] = {
         "called": calls,
         "true_positives": true_positives,
         "false_positives": calls - true_positives,
-        "false_negatives": positives - true_positives,
+        "false_negatives": with_label - true_positives,
         "true_negatives": true_negatives,
     }
     for name, (part, whole) in counts.items():
@@ -374,7 +440,7 @@ def _decisions(targets: NDArray[np.uint8], called: NDArray[np.bool_], level: flo
             wilson(*pair, level) for pair in zip(part, whole, strict=True)
         ]
         columns[f"{name}_interval_reason"] = [TOO_FEW if n < MIN_PER_CLASS else None for n in whole]
-    columns["f1"] = _ratio(2 * true_positives, calls + positives)
+    columns["f1"] = _ratio(2 * true_positives, calls + with_label)
     return pd.DataFrame(columns)
 
 

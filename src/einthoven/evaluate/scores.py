@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate, Interval
+from einthoven.evaluate.measures import ValueScore, class_entries, measure, score_values
 from einthoven.evaluate.metrics import Floats, f_max
 from einthoven.files import Json
 from einthoven.predictions import Predictions
+from einthoven.tasks import Task, positives
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -48,6 +50,10 @@ class Score:
         Accepted resamples over drawn ones; 1 without resamples.
     settings : BootstrapSettings
         Settings of the bootstrap.
+    classes : dict
+        Of classes: `kind`, `measures`, `per_class` and `confusion`
+        (`einthoven.evaluate.measures.class_entries`). The values above take each class against
+        the others.
     """
 
     macro_auroc: float
@@ -69,6 +75,7 @@ class Score:
     drawn: int
     acceptance: float
     settings: BootstrapSettings
+    classes: Json = field(default_factory=dict)
 
     def __repr__(self) -> str:
         return (
@@ -79,7 +86,7 @@ class Score:
     def to_dict(self) -> Json:
         """A JSON-serialisable dict with None for NaN and the labels under `per_label`."""
         columns = ("positives", "auroc", "auprc", "auroc_intervals", "auprc_intervals")
-        apart = ("labels", "settings", "reasons", *columns)
+        apart = ("labels", "settings", "reasons", "classes", *columns)
         shared = {name: value for name, value in vars(self).items() if name not in apart}
         per_label = by_label(
             self.labels,
@@ -93,7 +100,7 @@ class Score:
         )
         for name in ("macro_auroc", "macro_auprc"):
             shared[f"{name}_interval_reason"] = self.reasons[name][0]
-        return plain(shared | self.settings.to_dict() | {"per_label": per_label})
+        return plain(shared | self.settings.to_dict() | {"per_label": per_label} | self.classes)
 
 
 def score(
@@ -102,18 +109,23 @@ def score(
     *,
     labels: Sequence[str],
     groups: ArrayLike | None = None,
+    kind: str = Task.kind,
     **settings: Any,
-) -> Score:
+) -> Score | ValueScore:
     """Score arrays: macro AUROC and AUPRC with bootstrap intervals, F-max, every label.
+
+    Classes have the metrics of their kind as well (`Score.classes`), numbers have those alone.
 
     Parameters
     ----------
     targets, probabilities : array, list or data frame, shape (records, labels)
-        0 or 1, and numbers in [0, 1].
+        0, 1 or NaN, and numbers in [0, 1]; of a regression, numbers.
     labels : sequence of str
         Names of the columns.
     groups : array, shape (records,), optional
         Patient of each record: patients are drawn instead of records.
+    kind : str
+        Kind of target (`einthoven.Task`).
     settings
         The parameters of `einthoven.evaluate.estimate.BootstrapSettings`.
 
@@ -122,16 +134,27 @@ def score(
     EvaluationError
         If inputs do not match, a setting is invalid, or the policy refuses undefined labels.
     """
-    table = Predictions.from_arrays(targets, probabilities, labels, patients=groups)
+    table = Predictions.from_arrays(targets, probabilities, labels, patients=groups, kind=kind)
     by = "record" if groups is None else "patient"
     return score_predictions(table, by=by, **settings)
 
 
-def score_predictions(predictions: Predictions, **settings: Any) -> Score:
+def score_predictions(predictions: Predictions, **settings: Any) -> Score | ValueScore:
     """Score a predictions table; settings and errors are those of `score`, and `by`."""
     bootstrap = Bootstrap.of(predictions, BootstrapSettings(**settings))
-    probabilities = predictions.probabilities
-    return summary(bootstrap, probabilities, bootstrap.estimate(probabilities))
+    probabilities, kind = predictions.probabilities, predictions.kind
+    if predictions.form == "values":
+        return score_values(bootstrap, predictions)
+    scored = summary(bootstrap, probabilities, bootstrap.estimate(probabilities))
+    if predictions.form == "labels":
+        return scored
+    return with_classes(scored, bootstrap, kind, probabilities)
+
+
+def with_classes(scored: Score, bootstrap: Bootstrap, kind: str, probabilities: Floats) -> Score:
+    """Add the metrics of classes to a score."""
+    measures = measure(bootstrap, kind, probabilities)
+    return replace(scored, classes=class_entries(measures, bootstrap, kind, probabilities))
 
 
 def summary(
@@ -141,16 +164,17 @@ def summary(
     auroc, auprc = estimates
     macro_auroc, macro_auprc = auroc.macro(), auprc.macro()
     targets = bootstrap.targets
+    has_f_max = targets.dtype == np.uint8 and targets.any(axis=1).all()
     return Score(
         macro_auroc=float(macro_auroc.point[0]),
         macro_auprc=float(macro_auprc.point[0]),
-        f_max=f_max(targets, probabilities) if targets.any(axis=1).all() else math.nan,
+        f_max=f_max(targets, probabilities) if has_f_max else math.nan,
         macro_auroc_interval=macro_auroc.interval(),
         macro_auprc_interval=macro_auprc.interval(),
         macro_auroc_bias=macro_auroc.bias(),
         macro_auprc_bias=macro_auprc.bias(),
         labels=bootstrap.labels,
-        positives=targets.sum(axis=0, dtype=np.int64),
+        positives=positives(targets),
         auroc=auroc.point,
         auprc=auprc.point,
         auroc_intervals=auroc.limits(),

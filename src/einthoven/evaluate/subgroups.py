@@ -21,9 +21,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from einthoven.errors import EvaluationError
 from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate, Interval
+from einthoven.evaluate.measures import entries, measure
 from einthoven.evaluate.scores import plain
 from einthoven.files import Json
 from einthoven.predictions import Predictions
+from einthoven.tasks import negatives, positives
 
 AGE_BANDS = ("<40", "40-59", "60-79", ">=80")
 _SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
@@ -193,6 +195,40 @@ def score_subgroups(
     return Subgroups(tuple(groups), unknown, min_positives, bootstrap.settings)
 
 
+def value_subgroups(
+    predictions: Predictions, attributes: Mapping[str, ArrayLike], **settings: Any
+) -> Json:
+    """Measure predicted numbers in every group of every attribute.
+
+    Parameters and errors are those of `score_subgroups`.
+
+    Returns
+    -------
+    dict
+        Under `attributes`, the groups of each with `name`, `records`, `patients` and, by number,
+        `mae`, `bias` and so on with their intervals; `unknown` as in `Subgroups`.
+    """
+    bootstrap = Bootstrap.of(predictions, BootstrapSettings(**settings))
+    groups: Json = {}
+    unknown = {}
+    for attribute, column in attributes.items():
+        values = np.asarray(column).astype(np.str_)
+        unknown[attribute] = int((values == UNKNOWN).sum())
+        groups[attribute] = []
+        for name in _ordered(values):
+            rows = values == name
+            part = bootstrap.part(rows)
+            measures = measure(part, predictions.kind, predictions.probabilities[rows])
+            patients = set(predictions.patients[rows].tolist()) - {""}
+            entry: Json = {"name": name, "records": int(rows.sum()), "patients": len(patients)}
+            entry["per_label"] = {
+                label: entries(measures, i, part.units) for i, label in enumerate(part.labels)
+            }
+            groups[attribute].append(entry)
+    shared = {"unknown": unknown, "attributes": groups, "kind": predictions.kind}
+    return plain(shared | bootstrap.settings.to_dict())
+
+
 def _ordered(values: NDArray[np.str_]) -> list[str]:
     """Groups by name, age bands from young to old."""
     bands = {band: place for place, band in enumerate(AGE_BANDS)}
@@ -215,8 +251,7 @@ def _part(
     bootstrap: Bootstrap, predictions: Predictions, rows: NDArray[np.bool_], min_positives: int
 ) -> _Part:
     part = bootstrap.part(rows)
-    positives = part.targets.sum(axis=0, dtype=np.int64)
-    defined = (positives >= min_positives) & (positives < len(part.targets))
+    defined = (positives(part.targets) >= min_positives) & (negatives(part.targets) > 0)
     estimates = part.estimate(predictions.probabilities[rows])
     return _Part(predictions.patients[rows], part.labels, defined, *estimates)
 

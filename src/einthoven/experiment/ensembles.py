@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -122,12 +123,18 @@ def _check_alike(first: Predictions, other: Predictions, names: str) -> None:
         for key in _SHARED
         if other.metadata.get(key) != first.metadata.get(key)
     ]
-    differences += [x for x in arrays if not np.array_equal(getattr(other, x), getattr(first, x))]
+    differences += [x for x in arrays if not _equal(getattr(other, x), getattr(first, x))]
     if differences:
         raise EvaluationError(
             f"{names} differ in {', '.join(differences)}",
             remedy="name runs on one cohort, of the same version, task and labels",
         )
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether arrays are equal, unknown targets among them."""
+    numeric = all(getattr(x, "dtype", np.dtype(str)).kind == "f" for x in (a, b))
+    return np.array_equal(a, b, equal_nan=numeric)
 
 
 def _request_of(folder: Path) -> Json:

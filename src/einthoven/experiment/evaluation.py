@@ -7,6 +7,7 @@ records that it was not fitted on.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +20,14 @@ from einthoven.errors import EvaluationError
 from einthoven.evaluate.calibrate import (
     MIN_FOR_TEMPERATURES,
     fit_calibration,
+    fit_classes,
     has_enough,
     rarer_class,
 )
 from einthoven.evaluate.curves import curves
-from einthoven.evaluate.reliability import calibration_report
+from einthoven.evaluate.reliability import calibration_report, class_report
 from einthoven.evaluate.scores import score_predictions
-from einthoven.evaluate.subgroups import demographics, score_subgroups
+from einthoven.evaluate.subgroups import demographics, score_subgroups, value_subgroups
 from einthoven.experiment.population import population
 from einthoven.experiment.robustness import measure_lead_accuracy, measure_robustness
 from einthoven.files import EVALUATION_FILE, Json, read_json
@@ -38,7 +40,7 @@ from einthoven.models import (
     update_config,
     write_evaluation,
 )
-from einthoven.predictions import Predictions
+from einthoven.predictions import ClassCalibration, Predictions
 from einthoven.progress import Progress
 from einthoven.report.data import identity, mismatch
 from einthoven.signals.store import Store
@@ -48,6 +50,7 @@ from einthoven.stages.leakage import (
     find_leakage,
     read_fingerprints,
 )
+from einthoven.tasks import positives
 from einthoven.weights.public import data_on_cohort
 
 log = logging.getLogger(__name__)
@@ -59,7 +62,7 @@ def fitted_calibration(validation: Predictions) -> Json:
     Returns
     -------
     dict
-        `calibration` and `calibration_fit`, for `update_config`.
+        `calibration` and `calibration_fit`, for `update_config`; numbers have no calibration.
 
     Raises
     ------
@@ -72,8 +75,11 @@ def fitted_calibration(validation: Predictions) -> Json:
             remedy="predict with calibrated=False",
         )
     targets = validation.require_targets()
-    calibration = fit_calibration(validation)
-    positives = targets.sum(axis=0, dtype=int).tolist()
+    if validation.form == "values":
+        return {"calibration": None}
+    is_labels = validation.form == "labels"
+    calibration = fit_calibration(validation) if is_labels else fit_classes(validation)
+    counts = positives(targets).tolist()
     is_fitted = has_enough(targets)
     if not is_fitted:
         log.info(
@@ -87,9 +93,9 @@ def fitted_calibration(validation: Predictions) -> Json:
             "split": validation.metadata.get("split", ""),
             "cohort": validation.metadata.get("cohort", ""),
             "records": len(validation),
-            "positives": dict(zip(validation.labels, positives, strict=True)),
+            "positives": dict(zip(validation.labels, counts, strict=True)),
             "temperatures": is_fitted,
-            "bias": False,
+            "bias": bool(validation.weights),
         },
     }
 
@@ -133,10 +139,10 @@ def evaluation_of(
     """
     check_uncalibrated(model, table)
     options: Json = {"resamples": resamples, "seed": seed, "by": by}
-    calibration = calibration_report(table, model.calibration, folds=folds, **options)
-    drawn = curves(table, calibration, resamples=resamples, seed=seed)
     groups = demographics(cohort.metadata().loc[table.records.tolist()])
-    subgroups = score_subgroups(table, groups, **options).to_dict() if groups else None
+    measured = _values(table, groups, **options)
+    if table.form != "values":
+        measured = _probabilities(model, table, groups, folds=folds, **options)
     # The cohort may differ from the one that the model was trained on.
     public = model.config.get("provenance", {}).get("public_weights")
     return {
@@ -148,11 +154,42 @@ def evaluation_of(
         "population": None,
         "score": score or score_predictions(table, **options).to_dict(),
         "validation": None,
-        "calibration": calibration.to_dict() | {"fit": model.config.get("calibration_fit")},
-        "curves": drawn.to_dict() if drawn else None,
-        "subgroups": subgroups,
+        **measured,
         "robustness": None,
     }
+
+
+def _probabilities(
+    model: Model,
+    table: Predictions,
+    groups: Mapping[str, NDArray[np.str_]],
+    *,
+    folds: NDArray[np.intp] | None,
+    **options: Any,
+) -> Json:
+    """Calibration, curves and subgroups of labels or classes."""
+    fit = model.calibration
+    if isinstance(fit, ClassCalibration):
+        report, quality = calibration_report(table, **options), None
+        extra = {"class_calibration": class_report(table, fit, folds=folds)}
+    else:
+        report, extra = calibration_report(table, fit, folds=folds, **options), {}
+        quality = report.to_dict() | {"fit": model.config.get("calibration_fit")}
+    drawn = curves(table, report, resamples=options["resamples"], seed=options["seed"])
+    return {
+        "calibration": quality,
+        "curves": drawn.to_dict() if drawn else None,
+        "subgroups": score_subgroups(table, groups, **options).to_dict() if groups else None,
+        **extra,
+    }
+
+
+def _values(table: Predictions, groups: Mapping[str, NDArray[np.str_]], **options: Any) -> Json:
+    """Subgroups of numbers, which have neither calibration nor curves."""
+    subgroups = None
+    if table.form == "values" and groups:
+        subgroups = value_subgroups(table, groups, **options)
+    return {"calibration": None, "curves": None, "subgroups": subgroups}
 
 
 def is_of_records(stored: Json, evaluation: Json) -> bool:
@@ -208,7 +245,8 @@ def evaluate_model(
         Folder for evaluation and card; by default the model folder. With it, the model folder
         keeps its own.
     robustness : bool
-        Predict the split 16 times again, with fewer leads, noise and offsets. Unless all records
+        Predict the split 16 times again, with fewer leads, noise and offsets (labels and classes
+        only). Unless all records
         are scored or the model was trained on the validation split, this split decides which labels
         are answered with fewer leads (`lead_accuracy` of config.json; with `out` only if the model
         has none). Otherwise, earlier measurements that are still valid are kept.
@@ -256,7 +294,9 @@ def evaluate_model(
     evaluation["leakage"] = leakage
     evaluation["population"] = population(cohort, store)
     evaluation["robustness"] = reusable_part(folder, evaluation, "robustness")
-    if robustness:
+    if robustness and model.task.behaviour.form == "values":
+        log.info("fewer leads, noise and offsets are measured for labels and classes only")
+    elif robustness:
         clean = calibrate_table(model, table)
         evaluation["robustness"] = measure_robustness(
             model, cohort, store, split, clean, **options, **work

@@ -60,6 +60,7 @@ from einthoven.training.run import open_run
 
 FOLDS = "folds"
 UNIT = "patient"  # of the bootstrap
+AREAS = ("macro_auroc", "macro_auprc")
 
 
 def run_folds(
@@ -195,7 +196,7 @@ def _resolved(
     usable = [part.select(store.without_quarantined(part.ids())) for part in used]
     smallest = min(usable, key=lambda part: len(part.ids("train")))
     targets = smallest.targets("train"), smallest.targets("validation")
-    return resolve_recipe(recipe, *targets, processes)
+    return resolve_recipe(recipe, *targets, processes, smallest.target.behaviour.form)
 
 
 def out_of_fold(folders: Sequence[Path], split: str, ids: NDArray[np.str_]) -> Predictions:
@@ -217,8 +218,15 @@ def out_of_fold(folders: Sequence[Path], split: str, ids: NDArray[np.str_]) -> P
 def fold_scores(folders: Sequence[Path]) -> Json:
     """Scores of each fold on its test records, and their mean and standard deviation."""
     scores = [read_json(folder / METRICS_FILE)["test"] for folder in folders]
-    summary: Json = {"scores": [{key: score[key] for key in HEADLINE} for score in scores]}
-    for name in ("macro_auroc", "macro_auprc"):
-        values = [score[name] for score in scores]
-        summary[name] = {"mean": mean(values), "sd": stdev(values)}
+    keys = [key for key in HEADLINE if key in scores[0]]
+    summary: Json = {"scores": [{key: score[key] for key in keys} for score in scores]}
+    values = {name: [score[name] for score in scores] for name in AREAS if name in keys}
+    for name in scores[0].get("measures", {}):  # of classes
+        values[name] = [score["measures"][name] for score in scores]
+    for label, entry in scores[0]["per_label"].items() if "agreement" in scores[0] else ():
+        for name in entry:  # of numbers
+            values[f"{label}: {name}"] = [score["per_label"][label][name] for score in scores]
+    for name, numbers in values.items():
+        if all(isinstance(number, float) for number in numbers):
+            summary[name] = {"mean": mean(numbers), "sd": stdev(numbers)}
     return summary

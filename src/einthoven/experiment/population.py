@@ -11,6 +11,7 @@ from einthoven.cohorts.cohort import ABOVE_89, SPLITS, Cohort
 from einthoven.evaluate.subgroups import sexes
 from einthoven.files import Json
 from einthoven.signals.store import Store
+from einthoven.tasks import positives
 
 ALL = "all"
 QUARANTINED = "quarantined: missing, unreadable, damaged or flat"
@@ -25,8 +26,9 @@ def population(cohort: Cohort, store: Store) -> Json:
     dict
         `found` records in the source, `left_out` (their number by reason), `used`; `descriptions`
         of the labels, where known; `parts`, by split and under `all`: `records`, `patients`,
-        `without_label`, `positives` (by label), `age` (years), `sex`, `date`, `device`, `rate`
-        (by Hz) and `seconds`. Counts are `records` and their `share`; those of the empty name have
+        `without_label`, `positives` (by label or class), `numbers` (median and quartiles), `age`
+        (years), `sex`, `date`, `device`, `rate` (by Hz) and `seconds`. Counts are `records` and
+        their `share`; those of the empty name have
         no value. What the source does not have is None.
     """
     usable = cohort.select(store.without_quarantined(cohort.ids()), reason=QUARANTINED)
@@ -36,6 +38,7 @@ def population(cohort: Cohort, store: Store) -> Json:
         "found": len(usable) + sum(usable.left_out.values()),
         "left_out": usable.left_out,
         "used": len(usable),
+        "kind": cohort.target.kind,
         "descriptions": {k: v for k, v in usable.descriptions.items() if k in usable.labels},
         "parts": {split or ALL: _part(usable, store, split) for split in splits},
     }
@@ -44,14 +47,23 @@ def population(cohort: Cohort, store: Store) -> Json:
 def _part(cohort: Cohort, store: Store, split: str | None) -> Json:
     targets, metadata = cohort.targets(split), cohort.metadata(split)
     index = store.index.iloc[store.rows(cohort.ids(split))]
-    records, positives = len(targets), targets.sum(axis=0, dtype=int).tolist()
+    records, counts = len(targets), positives(targets).tolist()
+    form = cohort.target.behaviour.form
+    known = (~np.isnan(targets)).sum(axis=0).tolist()
+    columns = pd.DataFrame(targets, columns=list(cohort.labels))
     return {
         "records": records,
         "patients": len(np.unique(cohort.patients(split))),
-        "without_label": _share(int((targets.sum(axis=1) == 0).sum()), records),
+        "without_label": _share(int((targets != 1).all(axis=1).sum()), records),
         "positives": {
-            label: _share(number, records)
-            for label, number in zip(cohort.labels, positives, strict=True)
+            label: _share(number, max(of, 1))
+            for label, number, of in zip(cohort.labels, counts, known, strict=True)
+            if form != "values"
+        },
+        "numbers": {
+            label: _spread(values.dropna()) | {"missing": _share(int(values.isna().sum()), records)}
+            for label, values in columns.items()
+            if form == "values"
         },
         "age": _age(metadata["age"]) if "age" in metadata else None,
         "sex": _counts(sexes(metadata["sex"].to_numpy())) if "sex" in metadata else None,

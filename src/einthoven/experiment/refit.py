@@ -10,6 +10,7 @@ from typing import Any
 from einthoven.files import HISTORY_FILE, Json, read_lines
 from einthoven.stages.posttrain import GAIN, gains
 from einthoven.stages.recipe import Recipe, Stage1
+from einthoven.stages.validation import LOSS, SELECT
 
 REFIT = "refit"
 """Folder of the training in a run folder."""
@@ -63,13 +64,13 @@ def joint_policy(selections: Sequence[Mapping[str, Any]]) -> list[Json]:
 
 
 def _rate(stage: Stage1, folders: Sequence[Path]) -> float:
-    """Learning rate with the highest validation AUROC of the kept epochs, as the mean of runs."""
+    """Learning rate with the best validation AUROC, or loss, of the kept epochs in the mean."""
 
     def value(rate: float) -> float:
         files = [folder / "stage1" / f"lr-{rate:g}" / HISTORY_FILE for folder in folders]
         first = 0 if stage.select == "best" else -1
-        values = [max(line["macro_auroc"] for line in read_lines(file)[first:]) for file in files]
-        return float(mean(values))
+        kept = (read_lines(file)[first:] for file in files)
+        return float(mean(max(line.get(SELECT, -line[LOSS]) for line in lines) for lines in kept))
 
     rates = stage.base_lr_sweep
     return max(rates, key=value) if rates else stage.base_lr

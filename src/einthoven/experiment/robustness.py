@@ -21,6 +21,7 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import BackboneError
 from einthoven.evaluate.comparison import compare
 from einthoven.evaluate.estimate import MIN_PER_CLASS
+from einthoven.evaluate.measures import ValueScore
 from einthoven.evaluate.metrics import auroc
 from einthoven.evaluate.reliability import measure_quality
 from einthoven.evaluate.scores import Score, plain, score_predictions
@@ -29,9 +30,10 @@ from einthoven.files import Json
 from einthoven.inference import predict_cohort
 from einthoven.inference.records import with_leads
 from einthoven.models import Model
-from einthoven.predictions import Calibration, Predictions
+from einthoven.predictions import Calibration, ClassCalibration, Predictions
 from einthoven.progress import Progress
 from einthoven.signals.store import Chunk, Store
+from einthoven.tasks import negatives, positives
 
 LEAD_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -266,7 +268,7 @@ def measure_lead_accuracy(
     return plain({**origin, "all": best, "sets": sets})
 
 
-def _label_values(table: Predictions, calibration: Calibration | None) -> Json:
+def _label_values(table: Predictions, calibration: Calibration | ClassCalibration | None) -> Json:
     """Macro AUROC, and AUROC, sensitivity and precision of the labels that are not too rare."""
     targets = table.require_targets()
     values = {"auroc": auroc(targets, table.probabilities)}
@@ -274,10 +276,9 @@ def _label_values(table: Predictions, calibration: Calibration | None) -> Json:
         called = calibration.decide(table.probabilities)
         hits = (called & (targets == 1)).sum(axis=0)
         with np.errstate(invalid="ignore"):
-            values["sensitivity"] = hits / targets.sum(axis=0)
-            values["precision"] = hits / called.sum(axis=0)
-    positives = targets.sum(axis=0)
-    enough = np.minimum(positives, len(targets) - positives) >= MIN_PER_CLASS
+            values["sensitivity"] = hits / positives(targets)
+            values["precision"] = hits / (called & ~np.isnan(targets)).sum(axis=0)
+    enough = np.minimum(positives(targets), negatives(targets)) >= MIN_PER_CLASS
     labels = {
         table.labels[i]: {name: round(float(column[i]), 4) for name, column in values.items()}
         for i in np.flatnonzero(enough)
@@ -285,7 +286,8 @@ def _label_values(table: Predictions, calibration: Calibration | None) -> Json:
     return {"macro_auroc": round(float(np.nanmean(values["auroc"])), 4), "labels": labels}
 
 
-def _macro_values(score: Score, table: Predictions) -> Json:
+def _macro_values(score: Score | ValueScore, table: Predictions) -> Json:
+    assert isinstance(score, Score)  # numbers are refused
     quality = measure_quality(table).macro
     return {
         "log_loss": quality["log_loss"],

@@ -23,6 +23,7 @@ from einthoven.backbones.registry import preparation_of
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import CohortError
 from einthoven.evaluate.estimate import BootstrapSettings
+from einthoven.evaluate.measures import ValueScore
 from einthoven.evaluate.scores import Score, score_predictions
 from einthoven.experiment.evaluation import (
     evaluation_of,
@@ -45,7 +46,7 @@ from einthoven.models import (
 )
 from einthoven.models.provenance import PTB_XL
 from einthoven.predictions import Predictions
-from einthoven.predictions.calibration import Calibration
+from einthoven.predictions.calibration import read_calibration
 from einthoven.progress import Progress, part_of
 from einthoven.report.format import counted
 from einthoven.signals.batches import TOO_SHORT, long_enough
@@ -56,6 +57,7 @@ from einthoven.stages.leakage import check_duplicates, joined_duplicates
 from einthoven.stages.posttrain import PosttrainResult, posttrain
 from einthoven.stages.probe import out_of_fold_probabilities
 from einthoven.stages.recipe import Recipe, keys_without_effect
+from einthoven.tasks import Task
 from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder
 from einthoven.weights.public import config_of_weights
@@ -74,12 +76,21 @@ HEADLINE = (
 """Metrics of the test split in a model's config.json."""
 
 
+def headline(score: Score | ValueScore) -> Json:
+    """Metrics of a score for a model's config.json."""
+    values: Json = score.to_dict()
+    areas: Json = {key: values[key] for key in HEADLINE if key in values}
+    if isinstance(score, ValueScore):
+        return areas | {"per_label": values["per_label"]}
+    return {**areas, **values.get("measures", {})}
+
+
 @dataclass(frozen=True)
 class RunResult:
     """A finished experiment: its folder and its scores on the test split."""
 
     run: RunFolder
-    test: Score
+    test: Score | ValueScore
 
 
 def run_experiment(
@@ -221,7 +232,9 @@ def predict_splits(
     return tables
 
 
-def score_splits(tables: Mapping[str, Predictions], **settings: Any) -> dict[str, Score]:
+def score_splits(
+    tables: Mapping[str, Predictions], **settings: Any
+) -> dict[str, Score | ValueScore]:
     """Scores of prediction tables, by split; settings are those of `score_predictions`."""
     return {split: score_predictions(table, **settings) for split, table in tables.items()}
 
@@ -259,18 +272,13 @@ def unscorable(cohort: Cohort, split: str) -> str:
     targets = cohort.targets(split)
     if not len(targets):
         return f"{cohort.name}: no records in {split}"
-    positives = targets.sum(axis=0)
-    if ((positives > 0) & (positives < len(targets))).any():
-        return ""
-    return (
-        f"{cohort.name}: none of {counted(targets.shape[1], 'label')} has both positives and "
-        f"negatives among the {len(targets)} {split} records"
-    )
+    problem = cohort.target.behaviour.unscorable(targets)
+    return f"{cohort.name}: {problem} among the {len(targets)} {split} records" if problem else ""
 
 
 def model_of(trained: PosttrainResult, cohort: Cohort, recipe: Recipe) -> Model:
     """Trained classifier as a model, with its provenance and licence."""
-    request = trained.run.request
+    request, task = trained.run.request, trained.criterion.task
     weights = request["weights"]
     terms = [cohort.licence, *([Licence.from_dict(weights)] if weights else [])]
     return Model(
@@ -280,6 +288,7 @@ def model_of(trained: PosttrainResult, cohort: Cohort, recipe: Recipe) -> Model:
         config={
             **combined(*terms).to_dict(),
             "descriptions": cohort.descriptions,
+            **({} if task.kind == Task.kind else {"task": task.to_dict()}),
             "provenance": _provenance(trained, cohort),
         },
         fingerprints=trained.fingerprints,
@@ -287,7 +296,7 @@ def model_of(trained: PosttrainResult, cohort: Cohort, recipe: Recipe) -> Model:
 
 
 def _provenance(trained: PosttrainResult, cohort: Cohort) -> dict[str, Any]:
-    request = trained.run.request
+    request, weights_used = trained.run.request, trained.criterion.weights
     weights, public = request["weights"], request.get("public_weights")
     initial = config_of_weights(request["backbone"], weights["path"]) if weights else None
     before = derived_provenance(initial)
@@ -310,6 +319,7 @@ def _provenance(trained: PosttrainResult, cohort: Cohort) -> dict[str, Any]:
         "leakage": request.get("leakage"),
         "compared_records": request.get("compared_records"),
         **_selection(trained),
+        **({"pos_weight": list(weights_used)} if weights_used else {}),
         "environment": trained.run.environment,
     }
 
@@ -334,7 +344,9 @@ def _selection(trained: PosttrainResult) -> Json:
     }
 
 
-def metrics_of(trained: PosttrainResult, scores: Mapping[str, Score], device: torch.device) -> Json:
+def metrics_of(
+    trained: PosttrainResult, scores: Mapping[str, Score | ValueScore], device: torch.device
+) -> Json:
     """Content of metrics.json: scores by split, training time, size."""
     return {
         **{split: score.to_dict() for split, score in scores.items()},
@@ -344,19 +356,23 @@ def metrics_of(trained: PosttrainResult, scores: Mapping[str, Score], device: to
     }
 
 
-def saved_model(model: Model, folder: Path, validation: Predictions, test: Score) -> Model:
+def saved_model(
+    model: Model, folder: Path, validation: Predictions, test: Score | ValueScore
+) -> Model:
     """Save the model with its calibration and headline metrics; of a saved one, update these."""
-    metrics = {key: getattr(test, key) for key in HEADLINE}
+    metrics = headline(test)
     if is_model(folder):
         update_config(folder, metrics=metrics)
     else:
         entries = fitted_calibration(validation)
-        calibration = Calibration(**entries.pop("calibration"))
+        calibration = entries.pop("calibration")
         config = model.config | entries | {"metrics": metrics}
-        calibrated = replace(model, calibration=calibration, config=config)
+        fitted = calibration and read_calibration(calibration)
+        calibrated = replace(model, calibration=fitted, config=config)
         save_model(calibrated, folder, card=False)  # the evaluation comes with one
     config = read_config(folder)
-    return replace(model, calibration=Calibration(**config["calibration"]), config=config)
+    stored = config["calibration"]
+    return replace(model, calibration=stored and read_calibration(stored), config=config)
 
 
 def _training_seconds(folder: Path) -> float:

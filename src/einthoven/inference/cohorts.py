@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from einthoven.backbones.inference import Precision, probabilities
 from einthoven.cohorts.cohort import Cohort
@@ -17,9 +17,12 @@ from einthoven.errors import EvaluationError
 from einthoven.inference.records import on_device, with_leads
 from einthoven.models.model import Model
 from einthoven.predictions import Predictions, listed
+from einthoven.predictions.table import KIND, POS_WEIGHT
 from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource, long_enough
 from einthoven.signals.store import Store
+from einthoven.tasks import Task
+from einthoven.tasks.task import Matrix
 
 CALIBRATED = "calibrated"  # key of a table's metadata: yes or no
 
@@ -79,6 +82,7 @@ def predict_cohort(
         on_device(network, device),
         SignalSource(store, store.rows(ids), targets, preparation),
         aggregate=cast(Any, model.aggregate),
+        activate=partial(model.task.behaviour.activate, task=model.task),
         batch_size=batch_size,
         precision=precision,
         device=device,
@@ -136,18 +140,25 @@ def predict_statements(
     )
 
 
-def _targets(model: Model, labels: Sequence[str], cohort: Cohort, split: str) -> NDArray[np.uint8]:
+def _targets(model: Model, labels: Sequence[str], cohort: Cohort, split: str) -> Matrix:
     """Targets in the order of the model's labels, (records, labels); 0 for other labels."""
-    targets = np.zeros((len(cohort.ids(split)), len(model.labels)), dtype=np.uint8)
-    places = [model.labels.index(label) for label in labels]
-    targets[:, places] = cohort.with_labels(labels).targets(split)
+    known = cohort.targets(split)
+    targets = np.zeros((len(known), len(model.labels)), dtype=known.dtype)
+    for label in labels:
+        targets[:, model.labels.index(label)] = known[:, cohort.labels.index(label)]
     return targets
 
 
 def _metadata(model: Model, cohort: Cohort, split: str) -> dict[str, str]:
     """Origin of a table of predictions: the cohort, the network and its recipe."""
-    provenance = model.config.get("provenance") or {}
-    return {
+    provenance, task = model.config.get("provenance") or {}, model.task
+    weights = " ".join(f"{weight:g}" for weight in provenance.get("pos_weight") or ())
+    optional = {
+        KIND: task.kind if task.kind != Task.kind else "",
+        "unit": ", ".join(task.units(len(model.labels))) if task.unit else "",
+        POS_WEIGHT: weights,
+    }
+    return {key: value for key, value in optional.items() if value} | {
         "cohort": cohort.name,
         "version": cohort.version,
         "task": cohort.task,

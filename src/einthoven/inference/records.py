@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -17,6 +18,7 @@ from einthoven.backbones.inference import aggregate_crops
 from einthoven.backbones.leads import LeadSubset
 from einthoven.errors import BackboneError, EinthovenError, PreparationError
 from einthoven.models.model import Model
+from einthoven.predictions.calibration import ClassCalibration
 from einthoven.predictions.missing_leads import answered_labels
 from einthoven.records import Record, canonical_lead
 from einthoven.records.limb_leads import derivable_leads, repair_leads
@@ -36,14 +38,14 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class RecordPrediction:
-    """A record and its probabilities by label name.
+    """A record and its predictions by label name.
 
     Attributes
     ----------
     record : Record
     probabilities : dict of str to float
         Calibrated if the model has a calibration; NaN for labels that are not answered without the
-        missing leads.
+        missing leads. Those of numbers are in `values`.
     above_threshold : tuple of str, or None
         Labels at or above their decision threshold, most probable first; None if the model has no
         thresholds.
@@ -61,6 +63,12 @@ class RecordPrediction:
         offset that the preparation does not remove is a doubt, and otherwise a note.
     warnings : tuple of str
         Findings that are more than notes, and missing leads: the probabilities may be unreliable.
+    predicted_class : str or None
+        The most probable class; None for labels and numbers.
+    values : dict of str to float
+        Predicted numbers, by name; empty for labels and classes.
+    units : dict of str to str
+        Their units, where stated.
     uncalibrated, thresholds : dict of str to float, or None
         Probabilities before calibration, and calibrated probabilities from which a label is called
         present; None if the model has no calibration.
@@ -75,6 +83,9 @@ class RecordPrediction:
     seconds_left_out: float = 0.0
     findings: tuple[Finding, ...] = ()
     warnings: tuple[str, ...] = ()
+    predicted_class: str | None = None
+    values: dict[str, float] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
     uncalibrated: dict[str, float] | None = None
     thresholds: dict[str, float] | None = None
 
@@ -126,6 +137,7 @@ class Predictor:
         device: torch.device | str | None = None,
     ) -> None:
         self.model = model
+        self._activate = partial(model.task.behaviour.activate, task=model.task)
         self._placed = model
         network = model.classifier if device is None else on_device(model.classifier, device)
         if network is not model.network:
@@ -149,7 +161,7 @@ class Predictor:
             with torch.no_grad():
                 logits = route.network(torch.cat(crops).to(_device(route.network))).float().cpu()
             rule: Any = self.model.aggregate
-            rows = aggregate_crops(logits, owner, len(places), rule).numpy()
+            rows = aggregate_crops(logits, owner, len(places), rule, self._activate).numpy()
             for place, values in zip(places, rows, strict=True):
                 record, preparation = results[place].record, results[place].preparation
                 results[place] = _prediction(self.model, record, preparation, values, route.gap)
@@ -274,8 +286,13 @@ def _prediction(
     results = _findings(record, preparation)
     is_unusable = any(finding.level == "unusable" for finding in results)
     without_call = model.labels if is_unusable else gap.without_call
+    task, outputs = model.task, dict(zip(model.labels, values.tolist(), strict=True))
+    form = task.behaviour.form
     if model.calibration is not None:
-        uncalibrated = dict(zip(model.labels, values.tolist(), strict=True))
+        uncalibrated = outputs
+    if isinstance(model.calibration, ClassCalibration):
+        values = model.calibration.apply(values)
+    elif model.calibration is not None:
         thresholds = dict(zip(model.labels, model.calibration.thresholds, strict=True))
         values = model.calibration.apply(values)
         decisions = zip(model.labels, values, model.calibration.decide(values), strict=True)
@@ -286,11 +303,18 @@ def _prediction(
         ]
         above = tuple(label for label, _ in sorted(present, key=lambda pair: -pair[1]))
     probabilities = dict(zip(model.labels, values.tolist(), strict=True))
+    probabilities |= dict.fromkeys(gap.unanswered, np.nan)
+    units = dict(zip(model.labels, task.units(len(model.labels)), strict=True))
     return RecordPrediction(
         record,
-        probabilities | dict.fromkeys(gap.unanswered, np.nan),
+        probabilities if form != "values" else {},
         above,
         without_call=without_call,
+        predicted_class=model.labels[int(values.argmax())]
+        if form == "classes" and not without_call
+        else None,
+        values=probabilities if form == "values" else {},
+        units={name: unit for name, unit in units.items() if unit},
         derived_leads=preparation.derived,
         left_out_leads=gap.leads,
         seconds_left_out=round(max(0.0, seconds_left_out(preparation, record)), 3),

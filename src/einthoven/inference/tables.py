@@ -1,9 +1,10 @@
 """Predictions of arrays, records, tables and folders, as one data frame or file.
 
-Columns: `record`, `patient`, `probability:LABEL`, `call:LABEL` (at or above its threshold; only if
-the model has thresholds) and `quality` (warnings about the recording, and missing leads; empty if
-there are none). Probabilities and calls are missing for labels that lose too much accuracy without
-the missing leads (`einthoven.predictions.missing_leads`). `Predictions.load` and `einthoven
+Columns: `record`, `patient`, then `probability:LABEL` and `call:LABEL` (at or above its threshold;
+only if the model has thresholds), or `probability:CLASS` and `class`, or `value:NUMBER`; and
+`quality` (warnings about the recording, and missing leads; empty if there are none). Probabilities
+and calls are missing for labels that lose too much accuracy without the missing leads
+(`einthoven.predictions.missing_leads`). `Predictions.load` and `einthoven
 evaluate` read the columns that a table of predictions has as well.
 """
 
@@ -37,7 +38,8 @@ from einthoven.files import (
 )
 from einthoven.inference.records import Predictor, RecordPrediction
 from einthoven.models import SHIPPED, Model, is_model, load_model
-from einthoven.predictions.table import PROBABILITY
+from einthoven.predictions import Calibration
+from einthoven.predictions.table import CLASS, PROBABILITY, VALUE
 from einthoven.progress import Progress
 from einthoven.records import Record, read_record
 from einthoven.records.formats import files_of
@@ -102,7 +104,8 @@ def predict(
     -------
     pandas.DataFrame
         A row a record, in their order (index: `record`, the name, path or row number): `patient`,
-        `probability:LABEL`, `call:LABEL`, `quality`, `refused`, the reason for which a record has
+        `probability:LABEL` and `call:LABEL`, or `probability:CLASS` and `class`, or
+        `value:NUMBER`, then `quality`, `refused`, the reason for which a record has
         no prediction (its values are missing), or the empty string, and `remedy`. A record of a
         table or folder without patients has the empty string as `patient`, unless its file names
         one.
@@ -282,9 +285,15 @@ def _frame(
             for item, result in zip(items, good, strict=True)
         ]
     }
+    form = predictor.model.task.behaviour.form
+    prefix = VALUE if form == "values" else PROBABILITY
     for label in labels:
-        columns[PROBABILITY + label] = [r.probabilities[label] if r else np.nan for r in good]
-    if predictor.model.calibration is not None:
+        columns[prefix + label] = [
+            (r.values or r.probabilities)[label] if r else np.nan for r in good
+        ]
+    if form == "classes":
+        columns[CLASS] = [(r.predicted_class or "") if r else "" for r in good]
+    if isinstance(predictor.model.calibration, Calibration):
         for label in labels:
             calls = [
                 label in (r.above_threshold or ()) if r and label not in r.without_call else None

@@ -19,7 +19,7 @@ from einthoven.errors import FileError, ModelError, first_fault
 from einthoven.files import CONFIG_FILE, EVALUATION_FILE, Json, read_json, write_json
 
 WEIGHTS, CARD = "model.safetensors", "README.md"
-RELIABILITY, CURVES = "reliability.svg", "curves.svg"
+RELIABILITY, CURVES, MEASURES = PICTURES = ("reliability.svg", "curves.svg", "measures.svg")
 FORMAT = "einthoven-model-1"
 SHIPPED = "einthoven-small"
 
@@ -34,6 +34,7 @@ _DETERMINING = (
     "aggregate",
     "calibration",
     "weights_sha256",
+    "task",
 )
 COPY_AGAIN = "copy the whole model folder again"
 
@@ -57,6 +58,7 @@ class _Entries(BaseModel):
     provenance: dict[str, Any] | None = None
     descriptions: dict[str, str] = {}
     lead_accuracy: dict[str, Any] | None = None
+    task: dict[str, Any] | None = None
 
 
 class _ClassifierEntries(_Entries):
@@ -104,7 +106,7 @@ def _download(name: str, revision: str | None) -> Path:
             f"{name}: no such folder, and huggingface_hub, which could download it, is missing",
             remedy="pip install 'einthoven[hub]', or download the folder and name it",
         ) from error
-    files = [CONFIG_FILE, WEIGHTS, CARD, EVALUATION_FILE, RELIABILITY, CURVES]
+    files = [CONFIG_FILE, WEIGHTS, CARD, EVALUATION_FILE, *PICTURES]
     try:
         return Path(snapshot_download(repo_id=name, revision=revision, allow_patterns=files))
     except (OSError, ValueError) as error:
@@ -184,6 +186,8 @@ def update_config(path: str | Path, **entries: Any) -> None:
 def config_digest(config: Mapping[str, Any]) -> str:
     """SHA-256 of the entries that determine a prediction; descriptive entries are left out."""
     determining = {key: config.get(key) for key in _DETERMINING}
+    if determining["task"] is None:  # labels of 0 and 1, as before there were others
+        del determining["task"]
     text = json.dumps(determining, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -16,6 +16,7 @@ from einthoven.backbones.registry import create_backbone, entry
 from einthoven.errors import (
     BackboneError,
     CalibrationError,
+    CohortError,
     EvaluationError,
     ModelError,
     PreparationError,
@@ -38,6 +39,8 @@ from einthoven.models.config import (
     COPY_AGAIN,
     CURVES,
     FORMAT,
+    MEASURES,
+    PICTURES,
     RELIABILITY,
     SHIPPED,
     WEIGHTS,
@@ -47,10 +50,16 @@ from einthoven.models.config import (
 )
 from einthoven.models.model import Model
 from einthoven.models.provenance import derived_provenance, initial_weights
-from einthoven.predictions.calibration import Calibration
+from einthoven.predictions.calibration import read_calibration
 from einthoven.signals.preparation import Preparation
+from einthoven.tasks import Task
 
-_OF_HEADS = ("problem_type", "id2label", "label2id", "head_dropout", "descriptions")
+_PROBLEM_TYPES = {  # as the Hugging Face hub names them
+    "labels": "multi_label_classification",
+    "classes": "single_label_classification",
+    "values": "regression",
+}
+_OF_HEADS = ("task", "problem_type", "id2label", "label2id", "head_dropout", "descriptions")
 
 
 def save_model(
@@ -86,7 +95,7 @@ def save_model(
         )
     try:
         if (folder / CONFIG_FILE).exists():
-            for name in (CONFIG_FILE, CARD, EVALUATION_FILE, RELIABILITY, CURVES):
+            for name in (CONFIG_FILE, CARD, EVALUATION_FILE, *PICTURES):
                 (folder / name).unlink(missing_ok=True)
         metadata = model.fingerprints | {"format": FORMAT}
         write_tensors(folder / WEIGHTS, model.network.state_dict(), metadata)
@@ -122,6 +131,7 @@ def write_evaluation(path: str | Path, evaluation: Json, out: str | Path | None 
     from einthoven.report.card import model_card  # prediction needs neither templates
     from einthoven.report.data import REMEDY, mismatch
     from einthoven.report.figures import reliability_picture  # nor figures
+    from einthoven.report.measures import draws_agreement, measures_picture
     from einthoven.report.panels import curves_picture
 
     folder = model_path(path)
@@ -130,10 +140,16 @@ def write_evaluation(path: str | Path, evaluation: Json, out: str | Path | None 
         raise EvaluationError(f"{folder}: the evaluation {difference}", remedy=REMEDY)
     folder = folder if out is None else Path(out)
     write_json(folder / EVALUATION_FILE, evaluation)
-    write_text(folder / RELIABILITY, reliability_picture(evaluation["calibration"]))
-    pictures = {"reliability": RELIABILITY}
+    pictures, calibration = {}, evaluation.get("calibration")
+    if calibration:
+        write_text(folder / RELIABILITY, reliability_picture(calibration))
+        pictures["reliability"] = RELIABILITY
+    score = evaluation.get("score") or {}
+    if "confusion" in score or ("agreement" in score and draws_agreement(score)):
+        write_text(folder / MEASURES, measures_picture(score))
+        pictures["measures"] = MEASURES
     if curves := evaluation.get("curves"):
-        decisions = evaluation["calibration"]["decisions"] or {}
+        decisions = (calibration or {}).get("decisions") or {}
         write_text(folder / CURVES, curves_picture(curves, decisions))
         pictures["curves"] = CURVES
     write_text(folder / CARD, model_card(config, evaluation, **pictures))
@@ -174,7 +190,7 @@ def _config_of(model: Model, sha256: str) -> Json:
     descriptive = _descriptive(model.config, sha256)
     if isinstance(model.network, Classifier):
         config |= {
-            "problem_type": "multi_label_classification",
+            "problem_type": _PROBLEM_TYPES[model.task.behaviour.form],
             "id2label": {str(place): label for place, label in enumerate(model.labels)},
             "label2id": {label: place for place, label in enumerate(model.labels)},
             "head_dropout": model.network.head_dropout.p,
@@ -227,16 +243,17 @@ def load_model(path_or_name: str | Path = SHIPPED, *, revision: str | None = Non
     calibration = config["calibration"]
     metadata, evaluation = read_metadata(folder / WEIGHTS), folder / EVALUATION_FILE
     try:
+        Task(**(config.get("task") or {}))
         return Model(
             network=network.eval().requires_grad_(False),
             preparation=Preparation.from_dict(config["preparation"]),
             aggregate=aggregate if isinstance(aggregate, str) else tuple(aggregate),
-            calibration=None if calibration is None else Calibration(**calibration),
+            calibration=None if calibration is None else read_calibration(calibration),
             config=config,
             fingerprints={key: value for key, value in metadata.items() if key != "format"},
             evaluation=read_json(evaluation) if evaluation.is_file() else {},
         )
-    except (CalibrationError, PreparationError) as error:
+    except (CalibrationError, CohortError, PreparationError) as error:
         raise ModelError(f"{folder / CONFIG_FILE}: {error.problem}", remedy=COPY_AGAIN) from error
 
 

@@ -10,9 +10,10 @@ from einthoven.backbones.contract import Backbone
 from einthoven.errors import ModelError
 from einthoven.files import Json
 from einthoven.licences import Licence
-from einthoven.predictions.calibration import Calibration
+from einthoven.predictions.calibration import Calibration, ClassCalibration
 from einthoven.predictions.table import listed
 from einthoven.signals.preparation import Preparation
+from einthoven.tasks import Task
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Model:
-    """A classifier or an encoder, with its preparation, calibration and provenance.
+    """A network with a head or an encoder, with its preparation, calibration and provenance.
 
     Attributes
     ----------
@@ -31,8 +32,9 @@ class Model:
     aggregate : str or tuple of str
         How the crops of a record are aggregated, for all labels or one rule per label
         (`einthoven.backbones.inference.aggregate_crops`).
-    calibration : Calibration or None
-        Temperature, bias and decision threshold of every label; None if not fitted.
+    calibration : Calibration, ClassCalibration or None
+        Temperature, bias and decision threshold of every label, or the temperature of classes;
+        None if not fitted, and for numbers.
     config : dict
         Contents of config.json. `save_model` keeps the descriptive entries (provenance, licence,
         descriptions, metrics) and writes those of the network and its preparation anew.
@@ -52,7 +54,7 @@ class Model:
     network: Classifier | Backbone
     preparation: Preparation
     aggregate: str | tuple[str, ...] = "probability"
-    calibration: Calibration | None = None
+    calibration: Calibration | ClassCalibration | None = None
     config: Json = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     evaluation: Json = field(default_factory=dict)
@@ -110,6 +112,11 @@ class Model:
             return ()
         outputs = self.network.head.out_features
         return self.network.labels or tuple(f"LABEL_{place}" for place in range(outputs))
+
+    @property
+    def task(self) -> Task:
+        """What the model predicts: kind, unit, and mean and scale of numbers."""
+        return Task(**(self.config.get("task") or {}))
 
     @property
     def name(self) -> str:

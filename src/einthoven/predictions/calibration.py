@@ -3,19 +3,20 @@
 A label's temperature T and bias b act on the logit, `sigmoid(logit(p) / T + b)`: temperature
 scaling (Guo et al. 2017, arXiv 1706.04599), with a bias Platt scaling (Platt 1999). Both are
 increasing in p, so the ranking of records, and with it AUROC and average precision of a label, do
-not change. A label's threshold is a calibrated probability. This module applies a calibration;
+not change. A label's threshold is a calibrated probability. Classes share one temperature,
+`softmax(log(p) / T)`, and the most probable one is called. This module applies a calibration;
 `einthoven.evaluate.calibrate` fits it.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field
-from scipy.special import expit, logit
+from scipy.special import expit, logit, softmax
 
 from einthoven.errors import CalibrationError, validated
 
@@ -109,3 +110,60 @@ class Calibration:
                 remedy="pass probabilities after the sigmoid",
             )
         return array
+
+
+@validated("calibration", CalibrationError)
+class ClassCalibration:
+    """Temperature of the classes of one softmax.
+
+    Parameters
+    ----------
+    classes : int
+        Number of classes.
+    temperature : float
+        Above 0; values above 1 move probabilities towards each other.
+    weights : sequence of float
+        Weights that the loss gave to the classes, by which probabilities are divided first; empty
+        for none.
+    """
+
+    classes: Annotated[int, Field(ge=2)]
+    temperature: Temperature = 1.0
+    weights: tuple[Temperature, ...] = ()
+
+    def __len__(self) -> int:
+        return self.classes
+
+    def apply(self, probabilities: ArrayLike) -> NDArray[np.float64]:
+        """Calibrate probabilities, `(..., classes)`."""
+        values = np.asarray(probabilities, dtype=np.float64)
+        if not values.ndim or values.shape[-1] != self.classes:
+            raise CalibrationError(
+                f"probabilities of shape {values.shape} for a calibration of {self.classes} "
+                "classes",
+                remedy="pass one column for each class, in the order of the model's classes",
+            )
+        if self.weights:
+            values = values / np.array(self.weights)
+        with np.errstate(divide="ignore"):
+            return np.asarray(softmax(np.log(values) / self.temperature, axis=-1))
+
+    def decide(self, calibrated: ArrayLike) -> NDArray[np.bool_]:
+        """Call the most probable class, `(..., classes)`."""
+        values = np.asarray(calibrated)
+        return np.asarray(values.argmax(axis=-1)[..., None] == np.arange(self.classes))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-serialisable dict, the arguments of an equal calibration."""
+        return asdict(self) | {"weights": list(self.weights)}
+
+
+def read_calibration(values: dict[str, Any]) -> Calibration | ClassCalibration:
+    """The calibration that `to_dict` describes.
+
+    Raises
+    ------
+    CalibrationError
+        If an entry is missing or wrong.
+    """
+    return ClassCalibration(**values) if "temperature" in values else Calibration(**values)

@@ -23,16 +23,23 @@ from numpy.typing import ArrayLike, NDArray
 from einthoven.errors import EvaluationError
 from einthoven.files import replacing
 from einthoven.records.record import canonical_patient
+from einthoven.tasks import Task, kind_of, positives
+from einthoven.tasks.kind import Form
+from einthoven.tasks.task import Matrix
 
 TARGET = "target:"
 PROBABILITY = "probability:"
+VALUE = "value:"
+CLASS = "class"
+KIND = "kind"
+POS_WEIGHT = "pos_weight"  # keys of the metadata
 METADATA_KEY = b"einthoven.predictions"
 SHOWN_NAMES = 5  # in a message
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Predictions:
-    """Probabilities of every label for every record, with targets where known.
+    """Predictions of every output for every record, with targets where known.
 
     Lists, data frames and other dtypes are converted and checked once, at construction; the arrays
     are then read-only.
@@ -40,29 +47,32 @@ class Predictions:
     Parameters
     ----------
     labels : tuple of str
-        Label names, in the order of the columns of `targets` and `probabilities`.
+        Names of labels, classes or numbers, in the order of the columns of `targets` and
+        `probabilities`.
     records : array of str, shape (records,)
         Unique record names.
     patients : array of str, shape (records,)
         Patient of each record; the empty string where it is unknown.
-    targets : array of uint8, shape (records, labels), or None
-        1 where the label holds, 0 where it does not; None if unknown.
+    targets : array, shape (records, labels), or None
+        1 where the label or class holds, 0 where it does not, or the number; uint8, or float64 with
+        NaN where it is not known. None without any.
     probabilities : array of float64, shape (records, labels)
-        In [0, 1].
+        In [0, 1]; of a regression, the predicted numbers.
     metadata : mapping of str to str
-        Origin of the predictions. Parquet keeps it, CSV does not.
+        Origin of the predictions, and `kind` of target, if it is not `multilabel`, with its `unit`.
+        Parquet keeps it, CSV does not.
 
     Raises
     ------
     EvaluationError
-        If shapes disagree, labels or records repeat, a target is not 0 or 1, or a probability is
-        not finite or outside [0, 1]; the message names label and record.
+        If shapes disagree, labels or records repeat, a target is not 0, 1 or NaN, or a probability
+        is not finite or outside [0, 1]; the message names label and record.
     """
 
     labels: tuple[str, ...]
     records: NDArray[np.str_]
     patients: NDArray[np.str_]
-    targets: NDArray[np.uint8] | None
+    targets: Matrix | None
     probabilities: NDArray[np.float64]
     metadata: Mapping[str, str] = field(default_factory=dict)
 
@@ -76,10 +86,13 @@ class Predictions:
             )
         for kind, names in (("label", labels), ("record", records.tolist())):
             _refuse_repeats(names, kind)
-        targets: NDArray[np.uint8] | None = None
+        targets: Matrix | None = None
+        is_bounded = self.form != "values"
         if self.targets is not None:
-            targets = _checked(self.targets, "target", labels, records).astype(np.uint8)
-        probabilities = _checked(self.probabilities, "probability", labels, records)
+            targets = _checked(self.targets, "target", labels, records, is_bounded)
+            if is_bounded and np.isfinite(targets).all():
+                targets = targets.astype(np.uint8)
+        probabilities = _checked(self.probabilities, "probability", labels, records, is_bounded)
         checked = (labels, records, patients, targets, probabilities, dict(self.metadata))
         for name, value in zip(self.__dataclass_fields__, checked, strict=True):
             if isinstance(value, np.ndarray):
@@ -94,15 +107,18 @@ class Predictions:
         labels: Sequence[str] | None = None,
         *,
         patients: ArrayLike | None = None,
+        kind: str = Task.kind,
     ) -> Predictions:
         """Make a table of arrays; records are numbered, and so are labels without names.
 
         Parameters
         ----------
         targets, probabilities : array, list or data frame, shape (records, labels)
-            0 or 1, and numbers in [0, 1]. A vector is one label.
+            0, 1 or NaN, and numbers in [0, 1]; of a regression, numbers. A vector is one label.
         labels : sequence of str, optional
         patients : array, shape (records,), optional
+        kind : str
+            Kind of target (`einthoven.Task`).
 
         Raises
         ------
@@ -116,7 +132,9 @@ class Predictions:
         count, width = tables[1].shape[:2]
         names: Any = [str(i) for i in range(width)] if labels is None else labels
         groups: Any = np.full(count, "") if patients is None else patients
-        return cls(names, np.arange(count).astype(np.str_), groups, *tables)
+        metadata = {} if kind == Task.kind else {KIND: kind}
+        records = np.arange(count).astype(np.str_)
+        return cls(names, records, groups, tables[0], tables[1], metadata)
 
     def __repr__(self) -> str:
         kind = "without targets" if self.targets is None else "with targets"
@@ -124,6 +142,28 @@ class Predictions:
 
     def __len__(self) -> int:
         return int(self.records.size)
+
+    @property
+    def kind(self) -> str:
+        """Name of the kind of target."""
+        return self.metadata.get(KIND, Task.kind)
+
+    @property
+    def form(self) -> Form:
+        """Whether the columns are labels, classes or values."""
+        return kind_of(self.kind).form
+
+    @property
+    def weights(self) -> tuple[float, ...]:
+        """Weights of labels or classes in the loss of the network; empty for none."""
+        text = self.metadata.get(POS_WEIGHT, "")
+        return tuple(map(float, text.split()))
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Unit of each column; the empty string for none."""
+        units = tuple(self.metadata.get("unit", "").split(", "))
+        return units if len(units) == len(self.labels) else ("",) * len(self.labels)
 
     def with_labels(self, labels: Sequence[str]) -> Predictions:
         """Select labels, in this order.
@@ -157,7 +197,7 @@ class Predictions:
             probabilities=self.probabilities[keep],
         )
 
-    def require_targets(self) -> NDArray[np.uint8]:
+    def require_targets(self) -> Matrix:
         """Return the targets.
 
         Raises
@@ -180,7 +220,7 @@ class Predictions:
         EvaluationError
             If the table has no targets, or no label has as many positives.
         """
-        counts = self.require_targets().sum(axis=0, dtype=np.int64)
+        counts = positives(self.require_targets())
         if counts.max() < minimum:
             most = self.labels[int(counts.argmax())]
             raise EvaluationError(
@@ -207,9 +247,13 @@ class Predictions:
     def to_arrow(self) -> pa.Table:
         """The table as it is stored."""
         columns = {"record": self.records.tolist(), "patient": self.patients.tolist()}
-        for kind, values in ((TARGET, self.targets), (PROBABILITY, self.probabilities)):
+        predicted = VALUE if self.form == "values" else PROBABILITY
+        for kind, values in ((TARGET, self.targets), (predicted, self.probabilities)):
             if values is not None:
                 columns |= {kind + s: values[:, i] for i, s in enumerate(self.labels)}
+        if self.form == "classes":
+            places = self.probabilities.argmax(axis=1).tolist()
+            columns[CLASS] = [self.labels[place] for place in places]
         metadata = {METADATA_KEY: json.dumps(dict(self.metadata)).encode()}
         return pa.table(columns).replace_schema_metadata(metadata)
 
@@ -218,7 +262,8 @@ class Predictions:
         """Read a table written by `save` or by another program.
 
         The order of the labels is that of the probability columns. The table has targets for all
-        labels or for none.
+        labels or for none; an empty cell is not known. Without metadata, columns `value:` are those
+        of a regression, and a column `class` is that of classes.
 
         Raises
         ------
@@ -238,17 +283,22 @@ class Predictions:
                 f"{path} is not a readable predictions table: {error}",
                 remedy="write the table again",
             ) from error
+        columns = table.column_names
+        has_values = any(name.startswith(VALUE) for name in columns)
+        predicted = VALUE if has_values else PROBABILITY
+        if has_values or CLASS in columns:
+            metadata = {KIND: "regression" if has_values else "multiclass"} | metadata
         labels, targets = (
-            [name.removeprefix(kind) for name in table.column_names if name.startswith(kind)]
-            for kind in (PROBABILITY, TARGET)
+            [name.removeprefix(kind) for name in columns if name.startswith(kind)]
+            for kind in (predicted, TARGET)
         )
-        _check_columns(table, labels, targets, path)
+        _check_columns(table, labels, targets, path, predicted)
         return cls(
             labels=tuple(labels),
             records=table["record"].to_numpy(),
             patients=table["patient"].to_numpy(),
-            targets=_matrix(table, TARGET, labels, path) if targets else None,  # type: ignore[arg-type]
-            probabilities=_matrix(table, PROBABILITY, labels, path),
+            targets=_matrix(table, TARGET, labels, path) if targets else None,
+            probabilities=_matrix(table, predicted, labels, path),
             metadata=metadata,
         )
 
@@ -292,7 +342,11 @@ def _refuse_repeats(names: Sequence[str], kind: str) -> None:
 
 
 def _checked(
-    values: ArrayLike, kind: str, labels: tuple[str, ...], records: NDArray[np.str_]
+    values: ArrayLike,
+    kind: str,
+    labels: tuple[str, ...],
+    records: NDArray[np.str_],
+    is_bounded: bool,
 ) -> NDArray[np.float64]:
     """Check shape and range of targets or probabilities; return a copy."""
     if isinstance(values, pd.DataFrame):
@@ -312,15 +366,21 @@ def _checked(
             remedy="pass one row for each record and one column for each label",
         )
     numbers = array.astype(np.float64)
-    # NaN is neither.
-    good = np.isin(numbers, (0, 1)) if kind == "target" else (numbers >= 0) & (numbers <= 1)
+    good = np.isfinite(numbers)
+    if is_bounded:
+        good &= np.isin(numbers, (0, 1)) if kind == "target" else (numbers >= 0) & (numbers <= 1)
+    if kind == "target":
+        good |= np.isnan(numbers)
     if not good.all():
         row, column = np.argwhere(~good)[0]
-        limit = "0 or 1" if kind == "target" else "a number from 0 to 1"
+        limit = "0, 1 or NaN" if kind == "target" else "a number from 0 to 1"
+        limit = limit if is_bounded else "a finite number"
         raise EvaluationError(
             f"{kind} of label {labels[column]} for record {records[row]} is {array[row, column]}, "
             f"expected {limit}; {int((~good).sum())} values are wrong",
-            remedy="pass probabilities after the sigmoid, and targets of 0 and 1, without gaps",
+            remedy="pass probabilities after the sigmoid, and targets of 0 and 1, NaN if unknown"
+            if is_bounded
+            else "pass finite numbers",
         )
     return numbers
 
@@ -342,10 +402,10 @@ def _read_csv(path: Path) -> pa.Table:
 
 
 def _check_columns(
-    table: pa.Table, labels: Sequence[str], targets: Sequence[str], path: Path
+    table: pa.Table, labels: Sequence[str], targets: Sequence[str], path: Path, predicted: str
 ) -> None:
     every = dict.fromkeys([*labels, *targets] or ["LABEL"])
-    kinds = (PROBABILITY, TARGET) if targets else (PROBABILITY,)
+    kinds = (predicted, TARGET) if targets else (predicted,)
     expected = ["record", "patient", *(kind + label for kind in kinds for label in every)]
     missing = [name for name in expected if name not in table.column_names]
     if missing:

@@ -18,6 +18,16 @@ from einthoven.report.description import (
     leakage,
     text,
 )
+from einthoven.report.format import confidence
+from einthoven.report.measures import (
+    class_calibration_table,
+    classes_table,
+    confusion_table,
+    measures_table,
+    value_subgroup_tables,
+)
+from einthoven.report.tables import Table
+from einthoven.tasks import Task, kind_of
 
 
 def model_card(
@@ -26,6 +36,7 @@ def model_card(
     *,
     reliability: str | None = None,
     curves: str | None = None,
+    measures: str | None = None,
 ) -> str:
     """Write the model card of a model folder: Markdown with the front matter of Hugging Face.
 
@@ -39,11 +50,18 @@ def model_card(
     evaluation : mapping, optional
         The contents of `evaluation.json`: `score`, `validation`, `calibration`, `subgroups`,
         `robustness`; `cohort` and `split` name the records of the evaluation.
-    reliability, curves : str, optional
-        Files of the reliability diagram and of the curves of labels, relative to the card.
+    reliability, curves, measures : str, optional
+        Files of the reliability diagram, of the curves of labels, and of the confusion matrix or
+        the agreement of numbers, relative to the card.
     """
     model, values, evaluation = describe(config), flat(config), evaluation or {}
     score, cohort = evaluation.get("score"), model["cohort"]
+    is_numeric = bool(score) and "agreement" in (score or {})
+    areas = None if is_numeric else score
+    tables_of_parts = tables.evaluation_tables(
+        evaluation | ({"subgroups": None} if is_numeric else {}),
+        len(score["per_label"]) if score else 0,
+    )
     accuracy = config.get("lead_accuracy") or {}
     is_valid = bool(accuracy) and accuracy["digest"] == config.get("digest")
     return _CARDS.get_template("card.md.j2").render(
@@ -57,14 +75,39 @@ def model_card(
         cohort=cohort_of(evaluation),
         score=score,
         policy_table=tables.policy_table(model["policy"]) if model["policy"] else None,
-        splits_table=tables.splits_table(evaluation) if score else None,
-        label_table=tables.labels_table(score) if score else None,
+        form=kind_of((config.get("task") or {}).get("kind", Task.kind)).form,
+        areas=areas,
+        measure_tables=_measure_tables(evaluation),
+        splits_table=tables.splits_table(evaluation) if areas else None,
+        label_table=tables.labels_table(areas) if areas else None,
+        measures=measures,
         reliability=reliability,
         curves=curves,
         answers_table=tables.answers_table(accuracy, len(model["labels"])) if is_valid else None,
-        **tables.evaluation_tables(evaluation, len(score["per_label"]) if score else 0),
+        **tables_of_parts,
         **clinical_tables(evaluation),
     )
+
+
+def _measure_tables(evaluation: Json) -> list[Table]:
+    """The tables of classes, or of numbers; none for labels."""
+    score = evaluation.get("score") or {}
+    if "kind" not in score:
+        return []
+    split = "out of fold" if evaluation.get("folds") else evaluation.get("split") or "test"
+    scores = {split: score}
+    if evaluation.get("validation"):
+        scores["validation"] = evaluation["validation"]
+    level = confidence(score["level"])
+    caption = f"Metrics, with {level} intervals of {tables.resamples_of(score)}."
+    items = [measures_table(scores, caption)]
+    if "confusion" in score:
+        items += [classes_table(score), confusion_table(score)]
+    elif subgroups := evaluation.get("subgroups"):
+        items += value_subgroup_tables(subgroups)
+    if calibration := evaluation.get("class_calibration"):
+        items.append(class_calibration_table(calibration))
+    return items
 
 
 def _use_of_simulated_ecgs(values: Json, evaluation: Json) -> str:

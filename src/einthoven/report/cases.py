@@ -70,7 +70,8 @@ class Calls:
         for rare ones.
         """
         truth, called = self.table.require_targets() == 1, self.called
-        calls = {MISSED: truth & ~called, FALSE_ALARM: ~truth & called, HIT: truth & called}[kind]
+        absent = self.table.require_targets() == 0
+        calls = {MISSED: truth & ~called, FALSE_ALARM: absent & called, HIT: truth & called}[kind]
         rows, columns = np.nonzero(calls & np.isfinite(self.thresholds))
         inside = np.clip([self.table.probabilities, self.thresholds], _MARGIN, 1 - _MARGIN)
         distance = np.abs(np.subtract(*logit(inside)))[rows, columns]
@@ -89,17 +90,20 @@ class Calls:
 
     def describe(self, row: int, column: int) -> Json:
         """One call, in numbers and words."""
-        truth = bool(self.table.require_targets()[row, column])
+        target = self.table.require_targets()[row, column]
+        truth = bool(target == 1)
         threshold = float(self.thresholds[row, column])
         has_threshold, called = np.isfinite(threshold), bool(self.called[row, column])
         words = {(True, True): HIT, (True, False): MISSED, (False, True): FALSE_ALARM}
         return {
             "label": self.table.labels[column],
-            "call": words.get((truth, called), "correct") if has_threshold else None,
+            "call": words.get((truth, called), "correct")
+            if has_threshold and not np.isnan(target)
+            else None,
             "probability": float(self.table.probabilities[row, column]),
             "threshold": threshold if has_threshold else None,
             "predicted": _word(called) if has_threshold else None,
-            "truth": _word(truth),
+            "truth": "not known" if np.isnan(target) else _word(truth),
         }
 
 
@@ -107,7 +111,7 @@ def calls_of(folder: Path, table: Predictions) -> Calls | None:
     """Calls of a run, by its predictions; None without a model that has thresholds."""
     file = folder / "model" / CONFIG_FILE
     calibration = read_json(file).get("calibration") if file.is_file() else None
-    if calibration is None:
+    if calibration is None or table.form != "labels":
         return None
     folds: NDArray[np.intp] | None = None
     if "folds" in table.metadata:

@@ -95,7 +95,10 @@ def _population_rows(parts: list[Json], descriptions: Json) -> Iterator[list[Cel
         if description and description != label:
             name += f": {description}"
         yield [name, *(_count_and_share(part["positives"][label]) for part in parts)]
-    if parts[-1]["positives"]:
+    for name in parts[-1].get("numbers") or {}:
+        numbers = [part["numbers"] for part in parts]
+        yield from _median_rows(name, name, numbers)
+    if parts[-1]["positives"] and parts[-1]["without_label"]["records"]:
         yield ["No label", *(_count_and_share(part["without_label"]) for part in parts)]
     if any(part["date"] for part in parts):
         yield ["Recorded", *(_months(part["date"]) for part in parts)]

@@ -36,7 +36,9 @@ from einthoven.report.format import without_folder
 PREDICTIONS = "predictions"
 RARE = 10
 """Labels with fewer positives are counted among the limitations."""
-PARTS = ("population", "curves", "calibration", "subgroups", "robustness")
+PARTS = (
+    "population", "curves", "calibration", "class_calibration", "subgroups", "robustness",
+)  # fmt: skip
 """Parts of an evaluation that the page shows besides the scores."""
 REMEDY = "evaluate it again: einthoven card --model MODEL --cohort PATH"
 
@@ -83,6 +85,10 @@ def report_data(
     """
     tables = {name: _test_table(folder) for name, folder in runs.items()}
     entries = [_run(name, runs[name], table, resamples) for name, table in tables.items()]
+    if any(table.form == "values" for table in tables.values()):
+        return _value_data(
+            entries, tables, reference, prevalence=prevalence, command=command, resamples=resamples
+        )
     best = {run["name"]: run["training"]["best"] for run in entries}[reference]
     for run in entries if best else ():
         if run["name"] != reference:
@@ -121,6 +127,35 @@ def report_data(
         "command": command,
     }
     return plain(data), [*(record for _, record in examples), *drawings]
+
+
+def _value_data(
+    entries: list[Json],
+    tables: Mapping[str, Predictions],
+    reference: str,
+    *,
+    prevalence: Mapping[str, float] | None,
+    command: str,
+    resamples: int,
+) -> tuple[Json, list[Record]]:
+    """The numbers of a page about runs that predict numbers; no ECGs are drawn."""
+    if prevalence:
+        raise EvaluationError(
+            "a prevalence applies to labels, and these runs predict numbers", remedy="leave it out"
+        )
+    settings = {"resamples": resamples, "by": entries[0]["score"]["unit"]}
+    data = {
+        "title": _title(entries[0]),
+        "einthoven": __version__,
+        "reference": reference if len(tables) > 1 else None,
+        "runs": entries,
+        "comparisons": [
+            _comparison(tables, name, reference, **settings) for name in tables if name != reference
+        ],
+        "gallery": None,
+        "command": command,
+    }
+    return plain(data), []
 
 
 def _at_prevalence(evaluation: Json, prevalence: Mapping[str, float]) -> Json:
@@ -255,7 +290,8 @@ def stage_history(folder: Path) -> list[Json]:
     last = flat(read_json(folder / RUN_FILE))["recipe"]["stage1"]["select"] == "last"
 
     def value(lines: list[Json]) -> float:
-        return float(max(line["macro_auroc"] for line in lines[-1 if last else 0 :]))
+        kept = lines[-1 if last else 0 :]
+        return float(max(line.get("macro_auroc", -line["validation_loss"]) for line in kept))
 
     return max(probes, key=value, default=[])
 
@@ -285,9 +321,11 @@ def _evaluation_of_run(model: Path, score: Json) -> Json:
     evaluation = read_evaluation(model) or {}
     pair = evaluation.get("score") or score, score
     counts = [(entry["records"], _positives(entry)) for entry in pair]
-    first, second = ([entry["macro_auroc"], entry["macro_auprc"]] for entry in pair)
+    first, second = map(_key_values, pair)
     # The model may have been evaluated again on another device.
-    if counts[0] == counts[1] and np.allclose(first, second, rtol=0, atol=_ROUNDING):
+    scale = np.maximum(1.0, np.abs(first))  # of numbers in their unit
+    is_near = np.allclose(first / scale, second / scale, rtol=0, atol=_ROUNDING, equal_nan=True)
+    if counts[0] == counts[1] and is_near:
         return evaluation
     warnings.warn(
         f"{model / EVALUATION_FILE} is on other records than the predictions of the run; it is "
@@ -298,8 +336,18 @@ def _evaluation_of_run(model: Path, score: Json) -> Json:
     return {}
 
 
+def _key_values(score: Json) -> list[float]:
+    """Values by which scores are recognised as equal."""
+    if "macro_auroc" in score:
+        values = [score["macro_auroc"], score["macro_auprc"]]
+    else:
+        values = [entry["mae"] for entry in score["per_label"].values() if "mae" in entry]
+    return [np.nan if value is None else value for value in values]
+
+
 def _positives(score: Json) -> tuple[tuple[str, int], ...]:
-    return tuple((label, entry["positives"]) for label, entry in score["per_label"].items())
+    key = "positives" if "macro_auroc" in score else "records"
+    return tuple((label, entry[key]) for label, entry in score["per_label"].items())
 
 
 def identity(config: Json) -> Json | None:

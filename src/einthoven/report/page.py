@@ -18,7 +18,7 @@ from einthoven.errors import EvaluationError, FileError
 from einthoven.files import RUN_FILE, Json, read_json, replacing, write_json, write_text
 from einthoven.records.record import Record
 from einthoven.report import format as form
-from einthoven.report import tables
+from einthoven.report import measures, tables
 from einthoven.report.cases import write_errors
 from einthoven.report.checklists import CHECKLISTS
 from einthoven.report.clinical import clinical_tables
@@ -41,6 +41,11 @@ PICTURES = (".html", ".png", ".svg")
 _DPI = 110
 _LOSSES = {"train_loss": "Training loss", "validation_loss": "Validation loss"}
 _MOST_PANELS = 4
+_VALUE_PANELS = {
+    "validation_loss": "Validation loss",
+    "mae": "Validation MAE",
+    "train_loss": "Training loss",
+}
 
 
 def write_report(
@@ -109,7 +114,8 @@ def write_report(
             gallery["file"] = page.with_suffix(".errors.csv").name
             write_errors(page.with_name(gallery["file"]), gallery["errors"])
             gallery["errors"] = gallery["errors"][:MOST_ERRORS]
-        html = build_page(data, records)
+        is_numeric = "agreement" in data["runs"][0]["score"]
+        html = _value_page(data) if is_numeric else build_page(data, records)
     write_text(page, html)
     write_json(page.with_suffix(".json"), data)
     return page
@@ -155,7 +161,10 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         "results": "Results",
         "differences": data["comparisons"] and "Differences by label",
         "training": histories and "Training",
-        "labels": "Every label",
+        "classes": "measures" in first["score"] and "Classes",
+        "labels": "Every class against the others"
+        if "measures" in first["score"]
+        else "Every label",
         "decisions": parts["decision_tables"] and "Decisions at the thresholds",
         "curves": "curves" in evaluation and "Curves of every label",
         "calibration": "calibration" in evaluation and "Calibration",
@@ -184,12 +193,73 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
             key: title.replace("macro ", tables.macro(labels)) for key, title in PANELS.items()
         },
         labels=labels,
+        **_class_parts(data),
         policy_table=tables.policy_table(policy) if policy else None,
         gallery=gallery,
         anchors=anchors,
         sheets=dict(zip(anchors, records, strict=True)),
         errors_table=tables.errors_table(gallery, anchors) if gallery else None,
         **parts,
+    )
+
+
+def _class_parts(data: Json) -> Json:
+    """Tables and figures of classes by name; empty for labels."""
+    score = data["runs"][0]["score"]
+    if "measures" not in score:
+        return {"classes": None}
+    scores = {run["name"]: run["score"] for run in data["runs"]}
+    calibration = data["runs"][0]["evaluation"].get("class_calibration")
+    level = form.confidence(score["level"])
+    few = len(score["per_label"]) <= measures.MOST_CLASSES_DRAWN
+    items = [measures.measures_table(scores, f"Metrics of classes, with {level} intervals.")]
+    items += [measures.differences_table(pair) for pair in data["comparisons"]]
+    items += [measures.classes_table(score), measures.confusion_table(score)]
+    items += [measures.class_calibration_table(calibration)] if calibration else []
+    return {"classes": {"tables": items, "figure": measures.confusion_figure(score) if few else ""}}
+
+
+def _value_page(data: Json) -> str:
+    """Render the page of runs that predict numbers."""
+    first = data["runs"][0]
+    score, evaluation = first["score"], first["evaluation"]
+    histories, policy = _histories(data), first["model"]["policy"]
+    agreement = {}
+    if measures.draws_agreement(score):
+        agreement = {
+            label: measures.agreement_figures(score, label, place)
+            for place, label in enumerate(score["per_label"], 1)
+        }
+    subgroups = evaluation.get("subgroups")
+    level = form.confidence(score["level"])
+    sections = {
+        "summary": "Summary",
+        "population": "population" in evaluation and "Records and patients",
+        "results": "Results",
+        "agreement": agreement and "Agreement",
+        "subgroups": subgroups and "Subgroup analysis",
+        "training": histories and "Training",
+        "provenance": "Provenance",
+        "limitations": "Limitations",
+    }
+    scores = {run["name"]: run["score"] for run in data["runs"]}
+    return _render(
+        "values.html.j2",
+        data=data,
+        simulated=any(run["synthetic"] for run in data["runs"]),
+        first=first,
+        model=first["model"],
+        score=score,
+        evaluation=evaluation,
+        sections={key: str(heading) for key, heading in sections.items() if heading},
+        measures=measures.measures_table(scores, f"Metrics, with {level} intervals."),
+        differences_tables=[measures.differences_table(pair) for pair in data["comparisons"]],
+        agreement=agreement,
+        subgroup_tables=measures.value_subgroup_tables(subgroups) if subgroups else [],
+        histories=histories,
+        panels=_VALUE_PANELS,
+        policy_table=tables.policy_table(policy) if policy else None,
+        **clinical_tables(evaluation),
     )
 
 
@@ -330,5 +400,6 @@ _PAGES.globals |= {
     "ecg_paper": ecg_paper,
     "label_panels": label_panels,
     "macro_panels": macro_panels,
+    "measured": measures.measured,
     "reliability_diagram": reliability_diagram,
 }

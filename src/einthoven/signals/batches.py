@@ -29,6 +29,7 @@ from einthoven.signals.prepare import (
 )
 from einthoven.signals.random import generator_for
 from einthoven.signals.store import Chunk, Store
+from einthoven.tasks.task import Matrix
 
 log = logging.getLogger(__name__)
 TOO_SHORT = "shorter than a crop"
@@ -84,7 +85,7 @@ class SignalSource:
     rows : numpy.ndarray
         `(records,)` rows of the store.
     targets : numpy.ndarray
-        `(records, labels)` 0 and 1, aligned with `rows`; no columns when there are no labels.
+        `(records, labels)`, aligned with `rows`; NaN where not known, no columns without labels.
     preparation : Preparation
         Preparation of every signal. Limb leads that the store lacks are computed from two others.
     patients : numpy.ndarray, optional
@@ -93,7 +94,7 @@ class SignalSource:
 
     store: Store
     rows: NDArray[np.intp]
-    targets: NDArray[np.uint8]
+    targets: Matrix
     preparation: Preparation
     patients: NDArray[np.str_] | None = None
 

@@ -401,7 +401,7 @@ def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], request: dict[str, A
     people = cohort.table.loc[rows["record"], ["patient", "split"]].reset_index(drop=True)
     names = [
         [label for label, present in zip(cohort.labels, row, strict=True) if present]
-        for row in cohort.matrix
+        for row in (cohort.matrix == 1) & (cohort.target.behaviour.form != "values")
     ]
     index = pd.concat([rows.drop(columns="reason"), people], axis=1)
     index["labels"] = pd.Series(names, index=index.index)

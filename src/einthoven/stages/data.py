@@ -20,24 +20,24 @@ from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import resampled_length
 from einthoven.signals.store import Store
 from einthoven.stages.recipe import Data, Optimisation, Stage2
-from einthoven.stages.validation import LOSS, SELECT
+from einthoven.stages.validation import LOSS, best_by
+from einthoven.tasks import Criterion
 from einthoven.training.distributed import Processes
 from einthoven.training.optim import Cycle, Settings, scaled_lr
-
-# Metric, and whether its lowest value is the best; None keeps the last epoch.
-_SELECTED = {"best": (SELECT, False), "lowest-loss": (LOSS, True), "last": (None, False)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
     """Settings that the stages of a recipe share.
 
-    `augment` is applied to training crops, `aggregate` to the outputs of evaluation crops.
+    `augment` is applied to training crops, `aggregate` to the outputs of evaluation crops;
+    `criterion` is the loss.
     """
 
     seed: int
     augment: Augmentation | None = None
     aggregate: Aggregate = "probability"
+    criterion: Criterion = field(default_factory=Criterion)
     precision: Precision = "fp32"
     processes: Processes = field(default_factory=Processes)
     progress: Progress | None = None
@@ -177,7 +177,11 @@ def loop_settings(
     )
     if not isinstance(recipe, Stage2):
         return settings
-    select, lowest = _SELECTED[recipe.select]
+    select, lowest = {
+        "best": best_by(context.criterion.form),
+        "lowest-loss": (LOSS, True),
+        "last": (None, False),
+    }[recipe.select]
     settings = replace(settings, optimiser=recipe.optimiser, select=select, lowest=lowest)
     settings = replace(settings, stop_after=recipe.stop_after)
     if recipe.schedule == "one-cycle":

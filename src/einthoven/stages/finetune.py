@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
@@ -21,6 +20,7 @@ from einthoven.stages.data import Context, loop_settings, micro_batch
 from einthoven.stages.pretrain import exempt_parameters, parts_of
 from einthoven.stages.recipe import Stage2
 from einthoven.stages.validation import LOSS, record_losses, validation_metrics
+from einthoven.tasks import Criterion
 from einthoven.training.checkpoint import load_weights
 from einthoven.training.loop import BEST, Loop, Result
 from einthoven.training.optim import parameter_groups
@@ -44,7 +44,7 @@ def finetune(
     loop = Loop(
         name="stage 2, fine-tuning",
         model=classifier,
-        loss=_classifier_loss,
+        loss=partial(_classifier_loss, criterion=context.criterion),
         batches=TrainingBatches(
             train,
             micro,
@@ -143,22 +143,25 @@ def set_drop_path(backbone: Backbone, rate: float, *, schedule: str = "linear") 
     return rates
 
 
-def _classifier_loss(model: nn.Module, batch: Batch, device: torch.device) -> Tensor:
+def _classifier_loss(
+    model: nn.Module, batch: Batch, device: torch.device, *, criterion: Criterion
+) -> Tensor:
     logits = model(batch.signals.to(device))
     # In fp32 under autocast as well: the sum over 71 rare labels is small.
-    return binary_cross_entropy_with_logits(logits.float(), batch.targets.to(device))
+    return criterion.mean(logits.float(), batch.targets.to(device))
 
 
 def _validate(model: nn.Module, *, source: SignalSource, context: Context) -> dict[str, float]:
     """Metrics and loss on validation records."""
     probabilities, losses = validation_outputs(model, source, context)
-    return validation_metrics(source.targets, probabilities) | {LOSS: float(losses.mean())}
+    metrics = validation_metrics(source.targets, probabilities, context.criterion.task.behaviour)
+    return metrics | {LOSS: float(losses.mean())}
 
 
 def validation_outputs(
     model: nn.Module, source: SignalSource, context: Context
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Probabilities `(records, labels)` and losses `(records,)`; processes share the records."""
+    """Predictions `(records, labels)` and losses `(records,)`; processes share the records."""
     processes = context.processes
     rows = np.array_split(np.arange(len(source)), processes.world)[processes.rank]
     # Empty parts, because a process has no records if there are more processes than records.
@@ -170,8 +173,9 @@ def validation_outputs(
     ):
         count = int(owner.max()) + 1
         targets = source.targets_of(rows[start : start + count])
-        values.append(aggregate_crops(logits, owner, count, context.aggregate).numpy())
-        losses.append(record_losses(logits, owner, targets).numpy())
+        rule, criterion = context.aggregate, context.criterion
+        values.append(aggregate_crops(logits, owner, count, rule, criterion.activate).numpy())
+        losses.append(record_losses(logits, owner, targets, criterion).numpy())
         start += count
     parts = processes.gather((np.concatenate(values), np.concatenate(losses)))
     probabilities, record_loss = map(np.concatenate, zip(*parts, strict=True))

@@ -9,9 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from einthoven.stages.recipe import Recipe, Stage2
+from einthoven.tasks import negatives, positives
+from einthoven.tasks.kind import Form
+from einthoven.tasks.task import Matrix
 
 MOST_SOLVED = 5000
 """Most training records for which the probe is a logistic regression."""
@@ -37,9 +39,11 @@ class Decision:
 
 
 def resolve_auto(
-    recipe: Recipe, targets: NDArray[np.uint8], validation: NDArray[np.uint8]
+    recipe: Recipe, targets: Matrix, validation: Matrix, form: Form = "labels"
 ) -> tuple[Recipe, list[Decision]]:
     """Replace every `auto` of a recipe's stages, for `(records, labels)` targets of both splits.
+
+    Classes and numbers, the `form` of the targets, select an epoch by their loss.
 
     Returns
     -------
@@ -69,9 +73,11 @@ def resolve_auto(
                 f"{records:,} training records, limit {MOST_SOLVED:,}",
             )
         )
-    if recipe.stage2 and recipe.stage2.select == "auto":
-        positives = np.minimum(validation.sum(axis=0), (1 - validation).sum(axis=0))
-        median = float(np.median(positives[positives > 0])) if positives.any() else 0.0
+    if recipe.stage2 and recipe.stage2.select == "auto" and form != "labels":
+        decisions.append(Decision("stage2.select", "lowest-loss", f"the targets are {form}"))
+    elif recipe.stage2 and recipe.stage2.select == "auto":
+        rarer = np.minimum(positives(validation), negatives(validation))
+        median = float(np.median(rarer[rarer > 0])) if rarer.any() else 0.0
         decisions.append(
             Decision(
                 "stage2.select",

@@ -15,8 +15,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from einthoven.backbones.classifier import Classifier, start_at_prior
@@ -65,6 +63,9 @@ from einthoven.stages.statistics import (
     recorded_standardiser,
     with_scale,
 )
+from einthoven.tasks import Criterion, Task
+from einthoven.tasks.kind import Form
+from einthoven.tasks.task import Matrix
 from einthoven.training.distributed import Processes
 from einthoven.training.loop import CHECKPOINT, Result
 from einthoven.training.run import RunFolder, open_run
@@ -87,7 +88,7 @@ class PosttrainResult:
     the recipe's fraction of the training records, `recipe` no `auto` values, and `results` the
     stages that ran, by `stage1` and `stage2`. `fingerprints` is the metadata of the weights file
     about the records seen, empty except in the main process. `policy` has the `key`, `value` and
-    `reason` of every value that was left to `auto`.
+    `reason` of every value that was left to `auto`, `criterion` the loss and its task.
     """
 
     run: RunFolder
@@ -97,6 +98,7 @@ class PosttrainResult:
     results: dict[str, Result]
     fingerprints: dict[str, str] = field(default_factory=dict)
     policy: list[Json] = field(default_factory=list)
+    criterion: Criterion = field(default_factory=Criterion)
 
 
 def posttrain(
@@ -165,7 +167,8 @@ def posttrain(
     data.check_lengths("train", "validation", "test")
     requested = recipe
     held_out = train.targets[:0] if validation is None else validation.targets
-    recipe, policy = resolve_recipe(requested, train.targets, held_out, processes)
+    criterion = criterion_of(requested, cohort.target, train.targets)
+    recipe, policy = resolve_recipe(requested, train.targets, held_out, processes, criterion.form)
     check_stages(classifier, train, recipe=recipe, processes=processes)
     leakage = check_initial_weights(weights, packed_cohort, allow=allow_leakage)
     request = request_of(
@@ -192,22 +195,46 @@ def posttrain(
             train,
             validation,
             recipe=recipe,
+            criterion=criterion,
             run=run,
             processes=processes,
             progress=progress,
         )
     decisions = [asdict(each) for each in policy]
-    return PosttrainResult(run, classifier.eval(), data, recipe, results, fingerprints, decisions)
+    return PosttrainResult(
+        run, classifier.eval(), data, recipe, results, fingerprints, decisions, criterion
+    )
+
+
+def criterion_of(recipe: Recipe, task: Task, targets: Matrix) -> Criterion:
+    """Loss of a recipe for a task, fitted to the targets of the training records.
+
+    Raises
+    ------
+    RecipeError
+        If the weights do not match the targets, or the crops cannot be aggregated so.
+    """
+    if recipe.data.aggregate == "max" and task.behaviour.form != "labels":
+        raise RecipeError(
+            f"data.aggregate = max does not apply to {task.kind}",
+            remedy="set data.aggregate=probability, the mean over crops",
+        )
+    loss, weights = recipe.regression_loss, recipe.pos_weight
+    return Criterion.of(task, targets, loss=loss, pos_weight=weights)
 
 
 def resolve_recipe(
-    recipe: Recipe, train: NDArray[np.uint8], validation: NDArray[np.uint8], processes: Processes
+    recipe: Recipe,
+    train: Matrix,
+    validation: Matrix,
+    processes: Processes,
+    form: Form = "labels",
 ) -> tuple[Recipe, list[Decision]]:
     """Replace the `auto` values of a recipe for the `(records, labels)` targets of both splits.
 
     Returns the recipe and the decisions, which are logged with their reasons.
     """
-    recipe, decisions = resolve_auto(recipe, train, validation)
+    recipe, decisions = resolve_auto(recipe, train, validation, form)
     if decisions and processes.is_main:
         topic = [(decision.key, decision.value) for decision in decisions]
         log.info("policy: " + "; ".join(map(str, decisions)), extra={"topic": topic})
@@ -230,6 +257,7 @@ def request_of(
         "backbone_options": dict(options or {}),
         "leakage": leakage,
         "cohort_synthetic": cohort.is_synthetic,
+        "target": cohort.target.to_dict() if cohort.target.kind != Task.kind else None,
     }
     return {
         "stage": "posttrain",
@@ -273,6 +301,7 @@ def train_stages(
     recipe: Recipe,
     run: RunFolder,
     processes: Processes,
+    criterion: Criterion | None = None,
     progress: Progress | None = None,
 ) -> dict[str, Result]:
     """Train a classifier in place by the stages of a recipe; each resumes from its folder.
@@ -285,6 +314,7 @@ def train_stages(
         seed=recipe.seed,
         augment=augmentation(recipe.data),
         aggregate=recipe.data.aggregate,
+        criterion=criterion or Criterion(),
         precision=resolve_precision(recipe.precision, processes.device),
         processes=processes,
         progress=progress,
@@ -296,7 +326,7 @@ def train_stages(
     if recipe.stage2:
         folder = run.stage("stage2")
         if recipe.stage2.head_bias == "prior":
-            start_at_prior(classifier.head, train.targets)
+            start_at_prior(classifier.head, train.targets, context.criterion.form)
         # A checkpoint contains the fitted statistics.
         fits = recipe.initialise == "random" and classifier.backbone.fits_statistics
         if fits and not (folder / CHECKPOINT).is_file():

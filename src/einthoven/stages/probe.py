@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.backbones.classifier import Classifier, initialise_head
 from einthoven.backbones.contract import Backbone
@@ -37,7 +36,9 @@ from einthoven.signals.random import generator_for
 from einthoven.stages.data import Context
 from einthoven.stages.logistic import fit_logistic, search_penalty
 from einthoven.stages.recipe import Stage1
-from einthoven.stages.validation import LOSS, SELECT, record_losses, validation_metrics
+from einthoven.stages.validation import LOSS, best_by, record_losses, validation_metrics
+from einthoven.tasks import Criterion
+from einthoven.tasks.task import Matrix
 from einthoven.training.checkpoint import load_weights, save_weights
 from einthoven.training.loop import BEST, Loop, Result, autocast
 from einthoven.training.optim import Settings, parameter_groups
@@ -97,13 +98,13 @@ class ProbeData:
     """Features and targets of training and validation records.
 
     Training features and targets are those of `FeatureBatches`; `validation_targets` are
-    `(records, labels)` uint8.
+    `(records, labels)`.
     """
 
     features: Tensor
     targets: Tensor
     validation: EvaluationFeatures
-    validation_targets: NDArray[np.uint8]
+    validation_targets: Matrix
 
 
 def probe(
@@ -125,14 +126,15 @@ def probe(
     data = probe_data(classifier, train, validation, settings.crops, folder / FEATURES, context)
     rates = settings.base_lr_sweep or (settings.base_lr,)
     results, values = {}, {}
+    key, is_lowest = best_by(context.criterion.form)
     for rate in rates:
         with seeded(context.seed):
             head = nn.Linear(classifier.head.in_features, classifier.head.out_features)
             initialise_head(head, settings.head_init)
         result = train_head(head, data, rate, settings, folder / f"lr-{rate:g}", context)
         best = settings.select == "best"
-        results[rate], values[rate] = result, result.best if best else result.history[-1][SELECT]
-    selected = max(rates, key=lambda rate: values[rate])
+        results[rate], values[rate] = result, result.best if best else result.history[-1][key]
+    selected = (min if is_lowest else max)(rates, key=lambda rate: values[rate])
     load_weights(folder / f"lr-{selected:g}" / BEST, classifier.head)
     return results[selected]
 
@@ -145,14 +147,14 @@ def solve_head(
     folder: Path,
     context: Context,
 ) -> Result:
-    """Solve the head by logistic regression, with its one line of metrics.
+    """Solve the head as a penalised linear model, with its one line of metrics.
 
     Every evaluation crop of a training record is a row, of weight one over their number. If the
     penalty is searched, `out_of_fold_probabilities` are written to the folder.
     """
     solved, features = folder / LOGISTIC, folder / FEATURES
     solved.mkdir(parents=True, exist_ok=True)
-    start = time.monotonic()
+    start, criterion = time.monotonic(), context.criterion
     crops = evaluation_features(classifier, train, features / "train.safetensors", context)
     measured = crops
     if validation is not train:
@@ -167,12 +169,16 @@ def solve_head(
         if penalty is None:
             patients = np.arange(len(train)) if train.patients is None else train.patients
             groups = patients.astype(str)[owner]
-            search = search_penalty(*rows, groups, seed=context.seed, row_weights=weights)
+            search = search_penalty(
+                *rows, groups, criterion=criterion, seed=context.seed, row_weights=weights
+            )
             penalty, entry["out_of_fold_loss"] = search.penalty, min(search.losses.values())
             logits = torch.from_numpy(search.logits)
-            left_out = aggregate_crops(logits, crops.owner, len(train), context.aggregate)
+            left_out = aggregate_crops(
+                logits, crops.owner, len(train), context.aggregate, criterion.activate
+            )
             write_tensors(solved / OUT_OF_FOLD, {"probabilities": left_out}, {})
-        fitted = fit_logistic(*rows, penalty, row_weights=weights)
+        fitted = fit_logistic(*rows, penalty, criterion=criterion, row_weights=weights)
         classifier.head.load_state_dict(
             {"weight": torch.from_numpy(fitted.weight), "bias": torch.from_numpy(fitted.bias)}
         )
@@ -184,28 +190,30 @@ def solve_head(
     context.processes.wait()
     load_weights(solved / BEST, classifier.head)
     history = read_lines(solved / HISTORY_FILE)
-    return Result(history, best_epoch=1, best=history[0][SELECT])
+    return Result(history, best_epoch=1, best=history[0][best_by(criterion.form)[0]])
 
 
 def out_of_fold_probabilities(folder: Path) -> NDArray[np.float64] | None:
-    """Probabilities `(records, labels)` of the training records by heads that have not seen them.
+    """Predictions `(records, labels)` of the training records by heads that have not seen them.
 
-    None if the folder of stage 1 has no logistic regression with a searched penalty.
+    None if the folder of stage 1 has no solved head with a searched penalty.
     """
     file = folder / LOGISTIC / OUT_OF_FOLD
     return read_tensors(file)[0]["probabilities"].numpy() if file.is_file() else None
 
 
 def validate_head(
-    head: nn.Module, crops: EvaluationFeatures, targets: NDArray[np.uint8], context: Context
+    head: nn.Module, crops: EvaluationFeatures, targets: Matrix, context: Context
 ) -> dict[str, float]:
     """Metrics and loss of a head on the cached features of records with these targets."""
     with torch.no_grad():
         device = next(head.parameters()).device
         logits = head(crops.features.to(device)).float().cpu()
-    values = aggregate_crops(logits, crops.owner, len(targets), context.aggregate)
-    losses = record_losses(logits, crops.owner, torch.from_numpy(targets))
-    return validation_metrics(targets, values.numpy()) | {LOSS: float(losses.mean())}
+    criterion, count = context.criterion, len(targets)
+    values = aggregate_crops(logits, crops.owner, count, context.aggregate, criterion.activate)
+    losses = record_losses(logits, crops.owner, torch.from_numpy(targets), criterion)
+    metrics = validation_metrics(targets, values.numpy(), criterion.task.behaviour)
+    return metrics | {LOSS: float(losses.mean())}
 
 
 def train_head(
@@ -217,10 +225,11 @@ def train_head(
     context: Context,
 ) -> Result:
     """Train a head on cached features; the selected one is `best.safetensors` in the folder."""
+    key, is_lowest = best_by(context.criterion.form)
     loop = Loop(
         name=f"stage 1, linear probe, base lr {base_lr:g}",
         model=head,
-        loss=_head_loss,
+        loss=partial(_head_loss, criterion=context.criterion),
         # Every process trains the same small head on the same batches; averaging has no effect.
         batches=FeatureBatches(data.features, data.targets, settings.batch_size, context.seed),
         groups=parameter_groups(head, weight_decay=settings.weight_decay),
@@ -231,7 +240,8 @@ def train_head(
             warmup_epochs=settings.warmup_epochs,
             min_lr=settings.min_lr,
             betas=settings.betas,
-            select=SELECT if settings.select == "best" else None,
+            select=key if settings.select == "best" else None,
+            lowest=is_lowest,
             seed=context.seed,
         ),
         folder=folder,
@@ -247,9 +257,11 @@ def train_head(
     return loop.run()
 
 
-def _head_loss(model: nn.Module, batch: FeatureBatch, device: torch.device) -> Tensor:
+def _head_loss(
+    model: nn.Module, batch: FeatureBatch, device: torch.device, *, criterion: Criterion
+) -> Tensor:
     features, targets = batch
-    return binary_cross_entropy_with_logits(model(features.to(device)), targets.to(device))
+    return criterion.mean(model(features.to(device)), targets.to(device))
 
 
 def probe_data(

@@ -73,10 +73,10 @@ class Stage1(Toml):
     """Linear probing: a new head on the frozen backbone."""
 
     solver: Literal["auto", "logistic", "adamw"] = "auto"
-    """`logistic` solves a penalised logistic regression to its optimum, and is what `auto` uses for
-    up to 5,000 training records; `adamw` takes steps, as in the papers. `penalty` is a key of
-    `logistic`, and the keys below it are those of `adamw`: setting one of them, in a file or with
-    `--set`, decides `auto`."""
+    """`logistic` solves a penalised logistic regression (multinomial for classes, ridge regression
+    for numbers) to its optimum, and is what `auto` uses for up to 5,000 training records; `adamw`
+    takes steps, as in the papers. `penalty` is a key of `logistic`, and the keys below it are those
+    of `adamw`: setting one of them, in a file or with `--set`, decides `auto`."""
     penalty: Annotated[float, Field(gt=0)] | None = None
     """Penalty of the logistic regression; default: cross-validated on the training patients."""
     epochs: Positive = 100
@@ -100,7 +100,8 @@ class Stage1(Toml):
     head_init: HeadInit = "stock"
     """Initialisation of the head."""
     select: Literal["best", "last"] = "best"
-    """Head to keep: best validation macro AUROC (earliest on a tie), or the last."""
+    """Head to keep: best validation macro AUROC (earliest on a tie; of classes and numbers, lowest
+    loss), or the last."""
 
 
 class Optimisation(Toml):
@@ -174,7 +175,8 @@ class Stage2(Optimisation):
     until there are as many."""
     select: Literal["auto", "best", "last", "lowest-loss"] = "best"
     """Epoch to keep: best validation macro AUROC (paper), the last, or lowest validation loss;
-    `auto` is the loss where the labels have fewer than 10 positives (median) in validation."""
+    `auto` is the loss where the labels have fewer than 10 positives (median) in validation. That of
+    classes and numbers is the loss in either case."""
     keep: Literal["always", "better", "auto"] = "always"
     """Whether the fine-tuned network is kept in any case, or (`better`) only if its validation loss
     is lower than the probe's by more than the standard error of the difference. `auto` is `better`
@@ -259,6 +261,13 @@ class Recipe(BaseRecipe):
     """Linear probing; without it fine-tuning starts from a new head."""
     stage2: Stage2 | None = None
     """Full fine-tuning; without it only the head is trained."""
+    pos_weight: Literal["none", "balanced"] | tuple[Annotated[float, Field(gt=0)], ...] = "none"
+    """Weight of the positives of each label, or of the records of each class, in the loss: none,
+    `balanced` (negatives over positives; for classes the inverse of their frequency), or a list of
+    numbers. A model's calibration undoes the shift of probabilities; uncalibrated ones keep it."""
+    regression_loss: Literal["l2", "l1", "huber"] = "l2"
+    """Loss of predicted numbers, in units of their standard deviation: squares, absolute values, or
+    squares up to one standard deviation. The solved probe minimises Huber's loss for `l1`."""
     refit: Literal["never", "auto", "always"] = "never"
     """Train the model again on training and validation records, with the stage and the number of
     epochs that were selected on validation; `auto` does if they are at most 2,000 together."""

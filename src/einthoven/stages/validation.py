@@ -9,23 +9,34 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.errors import TrainingError
 from einthoven.evaluate.metrics import point_metrics, rank
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.random import generator_for
+from einthoven.tasks import Criterion, Kind, negatives, positives
+from einthoven.tasks.kind import Form
+from einthoven.tasks.task import Matrix
 from einthoven.training.distributed import Processes
 
 SELECT, LOSS = "macro_auroc", "validation_loss"
 
 
+def best_by(form: Form) -> tuple[str, bool]:
+    """Metric of the best epoch, and whether its lowest value is the best.
+
+    The best epoch of labels has the highest macro AUROC, that of others the lowest loss.
+    """
+    return (SELECT, False) if form == "labels" else (LOSS, True)
+
+
 def validation_metrics(
-    targets: NDArray[np.uint8], probabilities: NDArray[np.float64]
+    targets: Matrix, probabilities: NDArray[np.float64], kind: Kind | None = None
 ) -> dict[str, float]:
     """Macro AUROC and macro average precision over the defined labels.
 
-    Labels without positives or without negatives are left out.
+    Labels without positives or without negatives are left out. Of classes and numbers, the metrics
+    of their kind, in the mean over numbers.
 
     Raises
     ------
@@ -37,8 +48,12 @@ def validation_metrics(
             "the network's validation outputs are not finite",
             remedy="lower base_lr, or use precision = 'fp32'",
         )
-    positives = targets.sum(axis=0)
-    defined = np.flatnonzero((positives > 0) & (positives < len(targets)))
+    if kind is not None and kind.form != "labels":
+        once = np.ones((1, len(targets)))
+        metrics = kind.metrics(targets.astype(np.float64), probabilities, once)
+        overall = {name: values for name, values in metrics.items() if values.ndim == 1}
+        return {name: float(np.mean(values)) for name, values in (overall or metrics).items()}
+    defined = np.flatnonzero((positives(targets) > 0) & (negatives(targets) > 0))
     if not len(defined):
         raise TrainingError(
             f"none of {targets.shape[1]} labels has both positives and negatives among the "
@@ -54,8 +69,10 @@ def validation_metrics(
     }
 
 
-def record_losses(logits: Tensor, owner: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy of every record: mean over labels, then over its evaluation crops.
+def record_losses(
+    logits: Tensor, owner: Tensor, targets: Tensor, criterion: Criterion | None = None
+) -> Tensor:
+    """Loss of every record: mean over labels, then over its evaluation crops.
 
     This is the training loss on the evaluation crops, before aggregation. It does not depend on
     `data.aggregate`, and is finite for saturated probabilities.
@@ -65,16 +82,17 @@ def record_losses(logits: Tensor, owner: Tensor, targets: Tensor) -> Tensor:
     logits, owner : Tensor
         `(crops, labels)`, and the record of each crop, `(crops,)`.
     targets : Tensor
-        `(records, labels)` 0 and 1.
+        `(records, labels)`.
+    criterion : Criterion, optional
+        Binary cross-entropy by default.
 
     Returns
     -------
     Tensor
         `(records,)` float64.
     """
-    crop_losses = binary_cross_entropy_with_logits(
-        logits.double(), targets.double()[owner], reduction="none"
-    ).mean(dim=1)
+    criterion = criterion or Criterion()
+    crop_losses = criterion.by_row(logits.double(), targets.double()[owner])
     losses = torch.zeros(len(targets), dtype=torch.float64)
     return losses.scatter_reduce(0, owner, crop_losses, "mean", include_self=False)
 

@@ -1,0 +1,232 @@
+"""Labels of 0 and 1, any number of which apply to a record."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.special import expit
+
+from einthoven.errors import CohortError
+from einthoven.tasks.kind import Criterion, Floats, Form, Kind
+from einthoven.tasks.task import Matrix, Task, compact, condition_of, negatives, positives
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_PAIRS = {"yes": "no", "true": "false", "positive": "negative", "present": "absent", "1": "0"}
+"""Positive and negative values of a binary column, in lower case."""
+_MOST_SHOWN = 5
+
+
+class Multilabel(Kind):
+    """One sigmoid and one binary cross-entropy a label."""
+
+    name: ClassVar[str] = "multilabel"
+    form: ClassVar[Form] = "labels"
+    summary: ClassVar[str] = "columns of 0 and 1"
+
+    def read(self, task: Task, frame: pd.DataFrame, file: Path) -> tuple[tuple[str, ...], Matrix]:
+        """Columns of 0 and 1, or conditions on a column."""
+        columns = [self._column(target, frame, file) for target in task.targets]
+        shape = (len(frame), len(columns))
+        return task.targets, compact(np.column_stack(columns) if columns else np.zeros(shape))
+
+    def _column(self, target: str, frame: pd.DataFrame, file: Path) -> Floats:
+        condition = None if target in frame else condition_of(target)
+        if condition is None:
+            return self._labels(column_of(target, frame, file), file)
+        column = column_of(condition.column, frame, file)
+        if condition.relation == "=":
+            return _equal(column, condition.value, file)
+        values = numbers(column, file)
+        limit = pd.to_numeric(condition.value, errors="coerce")
+        if not np.isfinite(limit):
+            raise CohortError(
+                f"target {target!r}: {condition.value!r} is not a number",
+                remedy=f"write a number, such as {condition.column!r} {condition.relation} 40",
+            )
+        holds = _RELATIONS[condition.relation](values, float(limit))
+        return np.where(np.isnan(values), np.nan, holds)
+
+    def _labels(self, column: pd.Series[Any], file: Path) -> Floats:
+        texts = names_of(column).str.lower().replace({"true": "1", "false": "0"})
+        values = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
+        bad = column.notna().to_numpy() & ~np.isin(values, (0, 1))
+        if bad.any():
+            name = column.name
+            raise CohortError(
+                f"{file}: label {name!r} holds {_shown(column, bad)}",
+                remedy="write 0 or 1; or name what is predicted: --target COLUMN, with --kind "
+                f"multiclass or regression, or a condition such as --target '{name} <= 40'",
+            )
+        return values
+
+    def strata(self, targets: Matrix) -> NDArray[np.uint8]:
+        """The labels themselves."""
+        return np.asarray(targets == 1, dtype=np.uint8)
+
+    def unscorable(self, targets: Matrix) -> str:
+        """No label has both positives and negatives."""
+        if ((positives(targets) > 0) & (negatives(targets) > 0)).any():
+            return ""
+        labels = targets.shape[1]
+        return f"none of {labels} label{'s' * (labels != 1)} has both positives and negatives"
+
+    def balance(self, targets: Matrix) -> tuple[float, ...]:
+        """Negatives over positives; 1 for a label without either."""
+        yes, no = positives(targets), negatives(targets)
+        return tuple(np.where((yes > 0) & (no > 0), no / np.maximum(yes, 1), 1.0).tolist())
+
+    def losses(self, outputs: Tensor, targets: Tensor, criterion: Criterion) -> Tensor:
+        """Binary cross-entropy of every label."""
+        import torch
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        known = ~targets.isnan()
+        weights = outputs.new_tensor(criterion.weights) if criterion.weights else None
+        losses = binary_cross_entropy_with_logits(
+            outputs, targets.nan_to_num(), reduction="none", pos_weight=weights
+        )
+        return losses if bool(known.all()) else torch.where(known, losses, torch.nan)
+
+    def activate(self, outputs: Tensor, task: Task) -> Tensor:
+        """Sigmoid."""
+        return outputs.sigmoid()
+
+    def start(self, targets: Floats, weights: Floats, task: Task) -> tuple[Floats, Floats]:
+        """Log odds of the shares; half a record for a label without positives, or negatives."""
+        known = ~np.isnan(targets)
+        total = weights.sum() if known.all() else np.maximum((weights * known).sum(axis=0), 1e-12)
+        share = weights[:, 0] @ np.nan_to_num(targets) / total
+        is_defined = (share > 0) & (share < 1)
+        half = np.minimum(0.5 / total, 0.5)
+        share = np.clip(share, half, 1 - half)
+        return np.log(share / (1 - share)), is_defined * share * (1 - share)
+
+    def objective(
+        self, outputs: Floats, targets: Floats, criterion: Criterion
+    ) -> tuple[Floats, Floats]:
+        """In closed form."""
+        known, true = ~np.isnan(targets), np.nan_to_num(targets)
+        scale = known * np.ones_like(true)
+        if criterion.weights:
+            scale = scale * np.where(true == 1, np.array(criterion.weights), 1.0)
+        return (
+            scale * (np.logaddexp(0, outputs) - true * outputs),
+            scale * (expit(outputs) - true),
+        )
+
+
+class Binary(Multilabel):
+    """One label, also from a column of two values."""
+
+    name: ClassVar[str] = "binary"
+    summary: ClassVar[str] = "a column of 0 and 1, or of two values such as yes and no"
+
+    def check(self, task: Task) -> None:
+        """More than one target."""
+        super().check(task)
+        _refuse_several(task)
+
+    def _labels(self, column: pd.Series[Any], file: Path) -> Floats:
+        texts = names_of(column)
+        found = sorted(set(texts[texts != ""].str.lower()))
+        for positive, negative in _PAIRS.items():
+            if set(found) <= {positive, negative}:
+                return np.where(texts == "", np.nan, texts.str.lower() == positive)
+        raise CohortError(
+            f"{file}: column {column.name!r} holds {', '.join(found[:_MOST_SHOWN])}",
+            remedy=f"name the positive value: --target '{column.name} = {found[0]}'",
+        )
+
+
+class Threshold(Multilabel):
+    """Labels from conditions on numbers."""
+
+    name: ClassVar[str] = "threshold"
+    summary: ClassVar[str] = "a condition on a number, such as lvef <= 40"
+
+    def check(self, task: Task) -> None:
+        """A target without a condition on a number."""
+        super().check(task)
+        for target in task.targets:
+            condition = condition_of(target)
+            if condition is None or condition.relation == "=":
+                raise CohortError(
+                    f"task: target {target!r} of a threshold has no limit",
+                    remedy=f"write a condition, such as '{target} <= 40'",
+                )
+
+
+def column_of(name: str, frame: pd.DataFrame, file: Path) -> pd.Series[Any]:
+    """A column, its empty cells missing; CohortError if there is none."""
+    if name not in frame:
+        raise CohortError(
+            f"{file}: no column {[name]}; it has {list(frame.columns[:8])}",
+            remedy="name a column of the table as the target",
+        )
+    column = frame[name]
+    if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
+        texts = column.astype(str).str.strip()
+        column = column.where(column.notna() & (texts != ""))
+    return column
+
+
+def numbers(column: pd.Series[Any], file: Path) -> Floats:
+    """Finite numbers, NaN where the cell is empty; CohortError names a cell that is no number."""
+    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    bad = column.notna().to_numpy() & ~np.isfinite(values)
+    if bad.any():
+        raise CohortError(
+            f"{file}: column {column.name!r} holds {_shown(column, bad)}",
+            remedy="write numbers with a decimal point and no unit, and leave unknown cells empty",
+        )
+    return values
+
+
+def names_of(column: pd.Series[Any]) -> pd.Series[str]:
+    """Names in a column, the empty string where the cell is empty; 1.0 is called 1."""
+    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
+        return column.map(lambda value: "" if pd.isna(value) else f"{value:g}").astype(str)
+    return column.astype(str).str.strip().where(column.notna(), "")
+
+
+def _shown(column: pd.Series[Any], bad: NDArray[np.bool_]) -> str:
+    """The first of some cells, with its row, and their number."""
+    count = int(bad.sum())
+    return (
+        f"{str(column.to_numpy()[bad][0])!r} in {count} row{'s' * (count > 1)}, first in row "
+        f"{int(bad.argmax()) + 1} below the header"
+    )
+
+
+def _equal(column: pd.Series[Any], value: str, file: Path) -> Floats:
+    texts = names_of(column)
+    holds = texts == value
+    if not holds.any():
+        found = sorted(set(texts[texts != ""]))
+        raise CohortError(
+            f"{file}: no cell of column {column.name!r} is {value!r}",
+            remedy=f"choose one of its values: {', '.join(found[:_MOST_SHOWN])}",
+        )
+    return np.where(texts == "", np.nan, holds)
+
+
+def _refuse_several(task: Task) -> None:
+    if len(task.targets) > 1:
+        raise CohortError(
+            f"task: {task.kind} has one target, not {len(task.targets)}",
+            remedy="name one column, or choose multilabel",
+        )

@@ -1,0 +1,141 @@
+"""Tasks: what is read from a table, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from einthoven import Task, open_cohort
+from einthoven.errors import CohortError, RecipeError
+from einthoven.tasks import Criterion, kind_names, kind_of
+
+FRAME = pd.DataFrame(
+    {
+        "path": [f"{i}.hea" for i in range(8)],
+        "patient": [str(i) for i in range(8)],
+        "split": ["train"] * 4 + ["validation"] * 2 + ["test"] * 2,
+        "AF": [1, 0, None, 1, 0, 1, 0, 1],
+        "MI": [0, 0, None, 1, None, 1, 0, 1],
+        "rhythm": ["SR", "AF", None, "SR", "PACE", "SR", "AF", ""],
+        "lvef": [60.0, 35, None, 40, 41, 55, 20, 30],
+        "urgent": ["Yes", "no", "", "no", "yes", "no", "no", "yes"],
+        "sex": ["m", "f", "m", "f", None, "m", "f", "m"],
+    }
+)
+
+
+def matrix(**task: object) -> list[list[float]]:
+    cohort = open_cohort(FRAME, task=Task(**task))  # type: ignore[arg-type]
+    return np.where(np.isnan(cohort.matrix), -1, cohort.matrix).tolist()
+
+
+def test_an_empty_cell_is_not_known_and_a_record_without_any_is_left_out() -> None:
+    cohort = open_cohort(FRAME, labels=["AF", "MI"])
+    assert matrix(target=("AF", "MI")) == [
+        [1, 0], [0, 0], [1, 1], [0, -1], [1, 1], [0, 0], [1, 1],
+    ]  # fmt: skip
+    assert cohort.left_out == {"without a known target": 1}
+    assert cohort.counts().loc["MI"].tolist() == [1, 1, 1]
+    assert cohort.with_labels(["MI"]).left_out == {"without a known target": 2}
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ({"target": "lvef <= 40"}, [0, 1, 1, 0, 0, 1, 1]),
+        ({"kind": "threshold", "target": "lvef<41"}, [0, 1, 1, 0, 0, 1, 1]),
+        ({"kind": "binary", "target": "urgent"}, [1, 0, 0, 1, 0, 0, 1]),
+        ({"kind": "binary", "target": "sex = f"}, [0, 1, 0, 1, 0, 1, 0]),
+        ({"kind": "binary", "target": "AF"}, [1, 0, 1, 0, 1, 0, 1]),
+    ],
+)
+def test_one_label(task: dict[str, str], expected: list[int]) -> None:
+    assert [row[0] for row in matrix(**task)] == expected
+
+
+def test_classes_are_one_hot_in_the_order_of_their_names() -> None:
+    cohort = open_cohort(FRAME, task=Task(kind="multiclass", target="rhythm"))
+    assert cohort.labels == ("AF", "PACE", "SR")
+    assert cohort.target.classes == cohort.labels
+    assert cohort.matrix.sum(axis=1).tolist() == [1] * 6
+    chosen = open_cohort(FRAME, task=Task(kind="multiclass", target="rhythm", classes=("SR", "AF")))
+    assert (chosen.labels, len(chosen)) == (("SR", "AF"), 5)
+
+
+def test_numbers_keep_their_unit() -> None:
+    cohort = open_cohort(FRAME, task=Task(kind="regression", target="lvef", unit="%"))
+    assert cohort.matrix[:, 0].tolist() == [60, 35, 40, 41, 55, 20, 30]
+    assert cohort.target.units(1) == ("%",)
+    fitted = cohort.target.fitted(cohort.targets("train"))
+    assert (fitted.mean, fitted.scale) == ((45.0,), (pytest.approx(10.801, abs=1e-3),))
+
+
+def test_a_file_says_the_same(tmp_path: Path) -> None:
+    (tmp_path / "task.toml").write_text('kind = "regression"\ntarget = "lvef"\nunit = "%"\n')
+    assert Task.load(tmp_path / "task.toml") == Task(kind="regression", target="lvef", unit="%")
+    (tmp_path / "task.toml").write_text('kind = "regression"\ntarget = "lvef"\nunits = "%"\n')
+    with pytest.raises(CohortError, match=r"task\.toml.*'units'"):
+        Task.load(tmp_path / "task.toml")
+
+
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"kind": "regresion", "target": "lvef"},
+        {"kind": "regression"},
+        {"kind": "regression", "target": "rhythm"},
+        {"kind": "regression", "target": "nope"},
+        {"kind": "multiclass", "target": ("rhythm", "sex")},
+        {"kind": "multiclass", "target": "rhythm", "classes": ("SR",)},
+        {"kind": "multiclass", "target": "rhythm", "unit": "%"},
+        {"kind": "binary", "target": "rhythm"},
+        {"kind": "binary", "target": "sex = w"},
+        {"kind": "threshold", "target": "lvef"},
+        {"target": "lvef"},
+        {"target": "lvef <= low"},
+        {"target": "lvef", "unit": "%"},
+    ],
+)
+def test_what_makes_no_task_is_refused(task: dict[str, object]) -> None:
+    with pytest.raises(CohortError):
+        open_cohort(FRAME, task=Task(**task))  # type: ignore[arg-type]
+
+
+def test_a_cell_that_is_no_number_is_named(tmp_path: Path) -> None:
+    FRAME.assign(lvef=["60", "35", "", "n/a?", "41", "55", "20", "30"]).to_csv(
+        tmp_path / "own.csv", index=False
+    )
+    with pytest.raises(CohortError, match=r"'lvef'.*'n/a\?'.*\b4\b"):
+        open_cohort(tmp_path / "own.csv", task=Task(kind="regression", target="lvef"))
+
+
+def test_numbers_are_stratified_by_fifths() -> None:
+    values = np.arange(500, dtype=np.float32)[:, None]
+    strata = kind_of("regression").strata(values)
+    assert strata.shape == (500, 5)
+    assert strata.sum(axis=0).tolist() == [100] * 5
+    assert strata[:100, 0].all()
+
+
+def test_weights() -> None:
+    labels = np.array([[1, 0], [0, np.nan], [0, 0], [0, 1]], dtype=np.float32)
+    assert Criterion.of(Task(), labels, pos_weight="balanced").weights == (3.0, 2.0)
+    classes = np.eye(2, dtype=np.uint8)[[0, 0, 0, 1]]
+    task = Task(kind="multiclass", target="x")
+    assert Criterion.of(task, classes, pos_weight="balanced").weights == (
+        pytest.approx(2 / 3),
+        2.0,
+    )
+    with pytest.raises(RecipeError):
+        Criterion.of(Task(), labels, pos_weight=(2.0,))
+    with pytest.raises(RecipeError):
+        Criterion.of(Task(kind="regression", target="x"), labels, pos_weight="balanced")
+
+
+def test_every_kind_has_a_name_and_metrics_of_its_form() -> None:
+    assert kind_names()[:5] == ["multilabel", "binary", "threshold", "multiclass", "regression"]
+    for name in kind_names():
+        assert bool(kind_of(name).columns) == (kind_of(name).form != "labels")
