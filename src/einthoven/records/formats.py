@@ -270,7 +270,7 @@ register_format(
         "EDF",
         (".edf", ".bdf"),
         _reader("edf"),
-        recognises=_reader("edf", "recognises"),
+        recognises=_reader("edf_header", "recognises"),
         read_part=_reader("edf", "read_part"),
     )
 )

@@ -13,6 +13,7 @@ from binascii import crc_hqx
 import numpy as np
 from numpy.typing import NDArray
 
+from einthoven.errors import RecordError
 from einthoven.records.file import EcgFile
 from einthoven.records.formats import part_of
 from einthoven.records.metadata import age_at, iso_time, metadata
@@ -143,7 +144,7 @@ def _check_samples(file: EcgFile, header: np.void) -> None:
         raise _refusal(file, header, "number of samples", reason)
 
 
-def _refusal(file: EcgFile, header: np.void, field: str, reason: str) -> Exception:
+def _refusal(file: EcgFile, header: np.void, field: str, reason: str) -> RecordError:
     return file.refusal(field, int(header[field]), reason, remedy=_AGAIN)
 
 

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping
 
 from einthoven.records.metadata import age_at, filters_text, iso_time, metadata
-from einthoven.records.scp_sections import Section
+from einthoven.records.scp_sections import Section, Sections
 
 _END = 255  # tag behind the last one
 _FIXED_SIZES = {4: 3, 5: 4, 6: 3, 7: 3, 8: 1, 25: 4, 26: 3, 27: 2, 28: 2, 29: 1}
@@ -36,13 +36,13 @@ _ENCODINGS = {
 """By the language code of tag 14; Latin 1 without one."""
 
 
-def patient_of(section: Section | None) -> str | None:
+def patient_of(sections: Sections) -> str | None:
     """Identifier of the patient, in section 1."""
-    tags = _tags(section)
+    tags = _tags(sections.get(1))
     return _text(tags.get(2, b""), _encoding(tags)) or None
 
 
-def metadata_of(sections: Mapping[int, Section]) -> dict[str, str]:
+def metadata_of(sections: Sections) -> dict[str, str]:
     """Metadata of a Record; names of persons are left out, but that of who confirmed."""
     tags = _tags(sections.get(1))
     encoding = _encoding(tags)
@@ -185,10 +185,11 @@ def _axis(value: int) -> int | None:
     return value if -180 <= value <= 180 else None
 
 
-def _statements(sections: Mapping[int, Section], encoding: str) -> tuple[list[str], bool]:
+def _statements(sections: Sections, encoding: str) -> tuple[list[str], bool]:
     """Statements of section 8, else those of section 11, and whether they are confirmed."""
     for number, skipped in ((8, 0), (11, 1)):  # in section 11 a byte on their kind precedes them
-        body = sections[number].body if number in sections else b""
+        section = sections.get(number)
+        body = section.body if section else b""
         header = _fields(body, "BH6B")
         statements = []
         position = 9

@@ -7,6 +7,7 @@ from binascii import crc_hqx
 from dataclasses import dataclass
 from typing import Any
 
+from einthoven.errors import RecordError
 from einthoven.records.file import EcgFile
 
 AGAIN = "export the ECG again from the device"
@@ -45,7 +46,7 @@ class Section:
             reason = f"has {len(self.body)} bytes and announces fields behind them"
             raise self.refusal("", None, reason) from None
 
-    def refusal(self, field: str, value: object, reason: str) -> Exception:
+    def refusal(self, field: str, value: object, reason: str) -> RecordError:
         """RecordError about a field of this section."""
         name = f"{field} of section {self.number}" if field else f"section {self.number}"
         return self.file.refusal(name, value, reason, remedy=AGAIN)
@@ -65,30 +66,51 @@ def _length_and_place(head: bytes) -> tuple[int, int]:
     return _HEADER.unpack_from(head, 6)[2], 7
 
 
-def read_sections(file: EcgFile) -> dict[int, Section]:
-    """Sections of a file that are not empty, by number.
+@dataclass(frozen=True)
+class Sections:
+    """Sections of a file that are not empty, by number."""
 
-    Raises
-    ------
-    RecordError
-        If the file is shorter than it announces, a checksum fails, or a pointer leads to no section
-        of its number and length.
-    """
-    content = file.content
-    if not recognises(content):
-        raise file.refusal("pointer section", content[:22], "is missing", remedy=AGAIN)
-    checksum, length = struct.unpack_from("<HI", content)
-    if not 32 <= length <= len(content):
-        reason = f"the file has {len(content)} bytes"
-        raise file.refusal("length of the record", length, reason, remedy=AGAIN)
-    _check(file, "the record", checksum, content[2:length])
-    pointers = _section(file, 0, *_length_and_place(content), content[:length])
-    sections = {}
-    last = len(pointers.body) // _POINTER.size * _POINTER.size
-    for number, size, place in _POINTER.iter_unpack(pointers.body[:last]):
-        if size > _HEADER.size and 0 < number <= _LAST_DEFINED:
-            sections[number] = _section(file, number, size, place, content[:length])
-    return sections
+    file: EcgFile
+    numbered: dict[int, Section]
+
+    @classmethod
+    def of(cls, file: EcgFile) -> Sections:
+        """Read the sections that the standard defines.
+
+        Raises
+        ------
+        RecordError
+            If the file is shorter than it announces, a checksum fails, or a pointer leads to no
+            section of its number and length.
+        """
+        content = file.content
+        if not recognises(content):
+            raise file.refusal("pointer section", content[:22], "is missing", remedy=AGAIN)
+        checksum, length = struct.unpack_from("<HI", content)
+        if not 32 <= length <= len(content):
+            reason = f"the file has {len(content)} bytes"
+            raise file.refusal("length of the record", length, reason, remedy=AGAIN)
+        record = content[:length]
+        _check(file, "the record", checksum, record[2:])
+        pointers = _section(file, 0, *_length_and_place(record), record).body
+        numbered = {}
+        last = len(pointers) // _POINTER.size * _POINTER.size
+        for number, size, place in _POINTER.iter_unpack(pointers[:last]):
+            if size > _HEADER.size and 0 < number <= _LAST_DEFINED:
+                numbered[number] = _section(file, number, size, place, record)
+        return cls(file, numbered)
+
+    def get(self, number: int) -> Section | None:
+        """Section of a number; None if the file does not have it."""
+        return self.numbered.get(number)
+
+    def required(self, number: int) -> Section:
+        """Section without which there is no signal. RecordError if it is missing."""
+        section = self.get(number)
+        if section is None:
+            reason = "is missing" + (": the file has no resting ECG" if number == 6 else "")
+            raise self.file.refusal(f"section {number}", None, reason, remedy=AGAIN)
+        return section
 
 
 def _section(file: EcgFile, number: int, length: int, place: int, content: bytes) -> Section:
