@@ -134,6 +134,16 @@ def test_signals_of_no_step_are_rounded(tmp_path: Path) -> None:
     assert 0 < np.abs(difference).max() < 0.051e-3
 
 
+def test_an_empty_folder_is_filled(cli: Cli, export: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    (out / ".partial").mkdir(parents=True)
+    (out / ".partial" / "of_a_killed_conversion.dat").write_bytes(b"")
+    before = out.stat().st_ino
+    cli("convert-ecg", export / "other.dcm", out)
+    assert sorted(path.name for path in out.iterdir()) == ["ecgs.csv", "other.dat", "other.hea"]
+    assert out.stat().st_ino == before  # perhaps a mounted disk, or the current folder
+
+
 # ---------------------------------------------------------------------- refusals
 
 

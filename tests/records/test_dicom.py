@@ -274,6 +274,9 @@ def test_disconnected_channels_are_invalid() -> None:
         ("2:34", "MDC", "Derived Lead V2", "V2-cal"),
         ("1", "99HOSPITAL", "ECG Lead V6", "V6"),
         ("v3", "", "", "V3"),
+        ("1", "99HOSPITAL", "LEAD_V4", "V4"),
+        ("1", "99HOSPITAL", "Lead-II", "II"),
+        ("1", "99HOSPITAL", "Lead -aVR", "-aVR"),
         ("42", "99HOSPITAL", "MCL1", "MCL1"),
     ],
 )

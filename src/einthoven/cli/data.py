@@ -61,9 +61,7 @@ def convert_ecg(
         list[Path],
         typer.Argument(metavar="SOURCE...", help="ECG files and folders, or a table."),
     ],
-    out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder to write; must not exist, or be empty.")
-    ],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; new or empty.")],
     to: Annotated[str, one_of("wfdb", "dicom", "csv", help="Format to write.")] = "wfdb",
     anonymise: Annotated[
         bool,

@@ -91,10 +91,10 @@ def convert(
 ) -> Conversion:
     """Convert ECG files, folders, or a table, and verify each file by reading it.
 
-    `out` appears when all records are converted. It holds a file for each record, at the place that
-    it has among the sources, and `ecgs.csv` with `path`, `patient`, `age`, `sex` and the columns of
-    a table, so that the result can be used as a cohort at once. A record without patient counts as
-    a patient of its own.
+    `out` is filled when all records are converted. It holds a file for each record, at its place
+    among the sources, and `ecgs.csv` with `path`, `patient`, `age`, `sex` and the columns of a
+    table, so that the result can be used as a cohort at once. A record without patient counts as a
+    patient of its own.
 
     Anonymisation keeps the signal, sex, age (90 for higher ones), height, weight, measurements,
     filters and SNOMED CT codes (`Dx`). It leaves out everything else, among it names, dates,
@@ -130,12 +130,12 @@ def convert(
         names = (f"{number:0{len(str(len(items)))}}" for number in range(1, len(items) + 1))
     else:
         names = _names(items)
-    staging = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(staging, ignore_errors=True)
+    staging = _staging(folder)
+    shutil.rmtree(staging, ignore_errors=True)  # of a conversion that was killed
     staging.mkdir(parents=True)
     try:
         result, tables = _converted(items, names, staging, to, anonymise, progress)
-        refused_file = Path(f"{out}.refused.csv")
+        refused_file = folder.with_name(f"{folder.name}.refused.csv")
         result = result._replace(folder=Path(out), refused_file=refused_file)
         refused_file.unlink(missing_ok=True)  # of an earlier conversion
         _write_table(refused_file, tables["refused"])
@@ -149,9 +149,7 @@ def convert(
         _write_table(staging / TABLE, table)
         if mapping is not None:
             _write_table(Path(mapping), tables["mapping"])
-        if folder.exists():
-            folder.rmdir()
-        os.replace(staging, folder)
+        _publish(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     return result._replace(dropped=dropped)
@@ -180,11 +178,26 @@ def _check(
             f"{mapping} exists, or lies in {folder}",
             remedy="name a new file outside the folder, so that it is not passed on with the ECGs",
         )
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    if folder.is_file() or (folder.is_dir() and {*folder.iterdir()} - {_staging(folder)}):
         raise CohortError(f"{folder} exists and is not empty", remedy="name a new folder")
     for source in map(Path, sources):
         if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
             raise CohortError(f"{folder} lies in {source}", remedy="choose a folder outside it")
+
+
+def _staging(folder: Path) -> Path:
+    """Where files are written: inside an empty folder, which may be a disk of its own."""
+    return folder / ".partial" if folder.is_dir() else folder.with_name(f".{folder.name}.partial")
+
+
+def _publish(staging: Path, folder: Path) -> None:
+    """Give the files of a finished conversion their place, the table last."""
+    if not folder.is_dir():
+        os.replace(staging, folder)
+        return
+    for path in sorted(staging.iterdir(), key=lambda path: path.name == TABLE):
+        os.replace(path, folder / path.name)
+    staging.rmdir()
 
 
 def _items(sources: list[Path]) -> list[_Item]:

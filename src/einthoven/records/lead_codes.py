@@ -48,7 +48,9 @@ LEADS = {
 _NUMBERS = {name: number for number, name in LEADS.items()}
 _CODE = re.compile(r"(?:5\.6\.3-9-|2: ?)(\d{1,3})")
 _MDC_PARTITION = 2 << 16  # 131073 is 2:1
-_PREFIX = re.compile(r"(?:mdc_ecg_lead_|(?:ecg|lead|derived)[\s:_]+)*", re.IGNORECASE)
+_PREFIX = re.compile(
+    r"(?:mdc_ecg_lead_|(?:ecg|ekg|lead|derived)(?:[\s:_]|-(?!aVR))*)*", re.IGNORECASE
+)
 _PLAIN = {
     name.lower(): name
     for name in LEADS.values()
