@@ -28,6 +28,7 @@ NAMES = (
     "bootstrap",
     "prepare",
     "pack",
+    "readers",
     "lengths",
     "memory",
     "finetune",

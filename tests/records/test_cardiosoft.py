@@ -28,7 +28,7 @@ def test_the_strip_and_not_the_averaged_beat() -> None:
         "age": "64",
         "sex": "female",
         "device": "GE",
-        "filters": "100 Hz, notch 50 Hz",
+        "filters": "below 100 Hz, notch 50 Hz",
         "pr_ms": "174",
     }  # a height in inches is left out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +148,26 @@ def test_empty_and_unfinished_files(data: bytes) -> None:
 
 
 # ------------------------------------------------------------------ numbers
+
+
+@pytest.mark.parametrize(
+    ("separator", "pattern"), [(" ", r"-?\d+(\s+-?\d+)*"), (",", r"-?\d+(\s*,\s*-?\d+)*")]
+)
+def test_whatever_is_read_are_numbers_one_after_the_other(separator: str, pattern: str) -> None:
+    rng = np.random.default_rng(0)
+    letters = np.array(list("0127-- \n,"))
+    read = 0
+    for text in ("".join(rng.choice(letters, 6)) for _ in range(4000)):
+        stripped = text.strip().rstrip(separator)
+        try:
+            values = xml.samples(EcgFile("a"), "digits", text, separator)
+        except RecordError:
+            assert not re.fullmatch(pattern, stripped)
+        else:
+            assert re.fullmatch(pattern, stripped)
+            assert values.tolist() == [int(x) for x in re.findall(r"-?\d+", stripped)]
+            read += 1
+    assert read > 100
 
 
 @pytest.mark.parametrize(
