@@ -146,6 +146,13 @@ def test_without_preamble_and_suffix(syntax: str, tmp_path: Path) -> None:
     assert find_records(tmp_path) == [path]
 
 
+@pytest.mark.parametrize("syntax", ["explicit", "deflated"])
+def test_file_elements_without_preamble(syntax: str) -> None:
+    file = content(data_set(group(counts(), limb_leads())), syntax)
+    record = read_record(file[132:])
+    np.testing.assert_array_equal(record.signal, np.float32(counts().T * MV_A_STEP))
+
+
 @pytest.mark.parametrize(
     ("unit", "millivolts"), [("uV", 1e-3), ("µV", 1e-3), ("mV", 1), ("V", 1e3)]
 )
@@ -290,9 +297,18 @@ def test_labels_name_channels_without_source() -> None:
     assert record.leads == ("II",)
 
 
-def test_code_and_name_that_disagree() -> None:
-    lead = channel(code("5.6.3-9-1", meaning="Lead II"))
+@pytest.mark.parametrize(
+    ("value", "meaning", "label"),
+    [("5.6.3-9-1", "Lead II", "I"), ("2:62", "aVR", "-aVR"), ("X1", "V1", "V2")],
+)
+def test_code_and_names_that_disagree(value: str, meaning: str, label: str) -> None:
+    lead = channel(code(value, meaning=meaning), ChannelLabel=label)
     refuse("Channel Source", group(counts(channels=1), [lead]))
+
+
+def test_a_label_does_not_hide_that_a_lead_was_computed() -> None:
+    lead = channel(code("2:34", "MDC", "Derived Lead V2"), ChannelLabel="V2")
+    assert read(group(counts(channels=1), [lead])).leads == ("V2-cal",)
 
 
 def test_haemodynamic_files_hold_ecg_leads_among_pressures() -> None:
@@ -489,6 +505,12 @@ def test_statements_measurements_and_filters() -> None:
         "qrs_ms": "98",
         "qrs_axis_deg": "-61",
     }
+
+
+def test_texts_with_backslashes() -> None:
+    elements = {"PatientID": ["1", "2"], "Manufacturer": ["A", "B"]}
+    record = read(group(counts(), limb_leads()), **elements)
+    assert (record.patient, record.metadata["device"]) == ("1\\2", "A\\B")
 
 
 def test_texts_of_another_character_set() -> None:

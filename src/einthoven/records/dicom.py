@@ -238,12 +238,12 @@ def _leads(file: EcgFile, channels: list[Dataset], is_ecg: bool) -> Iterator[tup
         source = first(channel, "ChannelSourceSequence")
         texts = [text(source, "CodeMeaning"), text(channel, "ChannelLabel")]
         code = text(source, "CodeValue")
-        coded = lead_of_code(code)
-        named = {lead for entry in (code, *texts) if (lead := lead_of_text(entry))}
-        if len(named | ({coded} if coded else set())) > 1:
+        found = [lead_of_code(code), *map(lead_of_text, (code, *texts))]
+        names = list(filter(None, found))
+        if len({name.removesuffix("-cal") for name in names}) > 1:  # a label may omit "derived"
             reason = f"code and names disagree: {', '.join(filter(None, [code, *texts]))}"
             raise file.refusal("Channel Source Sequence", code, reason, remedy=_EXPORT)
-        lead = coded or next(iter(named), None)
+        lead = max(names, key=len, default=None)
         if lead is None and is_ecg and _unit(channel) in MILLIVOLTS:
             lead = next(filter(None, [*reversed(texts), code]), None)
         if lead is not None:
@@ -409,9 +409,10 @@ def _extremes(group: _Group, dtype: np.dtype[np.integer]) -> set[int]:
     """Lowest and highest number of the bits allocated, and of the bits stored."""
     place = next(iter(group.leads))
     bits = {8 * dtype.itemsize, int(number(group.channels[place], "WaveformBitsStored") or 0)}
+    bits -= set(range(8))  # no electrocardiograph has so few
     if dtype.kind == "u":
-        return {0, *((1 << count) - 1 for count in bits if count)}
-    return {bound for count in bits if count for bound in (-1 << count - 1, (1 << count - 1) - 1)}
+        return {0, *((1 << count) - 1 for count in bits)}
+    return {bound for count in bits for bound in (-1 << count - 1, (1 << count - 1) - 1)}
 
 
 def _unit(channel: Dataset) -> str:

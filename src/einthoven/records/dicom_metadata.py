@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from einthoven.records.metadata import age_at, filters_text, iso_time, metadata, sex_of
 
@@ -33,9 +34,11 @@ _RATES = ("heart rate", "ventricular rate", "ventricular heart rate")
 
 
 def text(item: Dataset, keyword: str) -> str:
-    """Text of an element without blanks and nulls; empty if it is absent or has several values."""
+    """Text of an element without blanks and nulls; empty if it is absent."""
     value = item.get(keyword)
-    return "" if value is None or isinstance(value, list) else str(value).strip(" \0\r\n\t")
+    if isinstance(value, MultiValue):
+        value = "\\".join(map(str, value))  # as it is stored
+    return "" if value is None else str(value).strip(" \0\r\n\t")
 
 
 def number(item: Dataset, keyword: str) -> float | None:
