@@ -13,9 +13,9 @@ from dicom_files import channel, code, counts, data_set, group, limb_leads, writ
 from pydicom.dataset import Dataset
 
 from einthoven.cohorts import open_cohort
-from einthoven.cohorts.convert import anonymised, convert
+from einthoven.cohorts.convert import convert
 from einthoven.errors import CohortError
-from einthoven.records import Record, read_record
+from einthoven.records import read_record
 from einthoven.records.formats import suffixes
 from einthoven.records.wfdb import write_wfdb
 
@@ -245,31 +245,3 @@ def test_columns_that_may_identify_are_left_out(export: Path, tmp_path: Path) ->
     assert sorted(new["age"].dropna()) == [50, 90]
     assert set(new["sex"].dropna()) == {"female", "male"}
     assert new.loc[new["AFIB"] == 1, "split"].tolist() == ["train"]
-
-
-def test_values_of_another_form_are_free_text() -> None:
-    record = Record.from_array(
-        counts(100, 3).T / 1000, rate=100, leads=["I", "Jane Doe", "V3R"], patient="4711"
-    )
-    record.metadata.update(  # type: ignore[attr-defined]
-        {
-            "qt_ms": "400",
-            "pr_ms": "160 Doe",
-            "Age": "300",
-            "Sex": "Male",
-            "Dx": "426783006,164889003",
-            "filters": "0.05 to 150 Hz, notch 50 Hz",
-            "device": "Cart 1",
-            "comments": "Jane",
-            "left_out": "Doe: no ECG lead",
-        }
-    )
-    clean = anonymised(record)
-    assert clean.metadata == {
-        "qt_ms": "400",
-        "age": "90",
-        "sex": "male",
-        "Dx": "426783006,164889003",
-        "filters": "0.05 to 150 Hz, notch 50 Hz",
-    }
-    assert (clean.leads, clean.patient, clean.source) == (("I", "lead2", "V3R"), None, "")

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.csv
 
 from einthoven.cohorts import TABLE_SUFFIXES, is_cohort, layout_of, open_cohort
 from einthoven.cohorts.table import columns_of
@@ -23,21 +19,17 @@ from einthoven.errors import CohortError, RecordError
 from einthoven.files import read_table, replacing, write_text
 from einthoven.progress import Progress
 from einthoven.records import Record, read_record
+from einthoven.records.anonymise import OLDEST, anonymised
+from einthoven.records.csv_write import csv_content
 from einthoven.records.digital import Step, check_written, step_of
 from einthoven.records.file import SEPARATOR
 from einthoven.records.formats import files_of
-from einthoven.records.metadata import KEYS, sex_of
+from einthoven.records.metadata import sex_of
 from einthoven.records.record import canonical_patient
 from einthoven.records.wfdb_write import wfdb_content
 
 FORMATS = ("wfdb", "dicom", "csv")
 TABLE = "ecgs.csv"
-_OLDEST = 90  # years; higher ages identify a patient, and are written as this one
-_NUMBERS = tuple(key for key in KEYS if key.endswith(("_bpm", "_ms", "_deg", "_cm", "_kg", "_s")))
-_NUMBER = re.compile(r"-?\d{1,5}(\.\d{1,6})?")
-_FILTERS = re.compile(r"[\d. ]+(to [\d. ]+)?Hz(, notch [\d.]+ Hz)?|notch [\d.]+ Hz")
-_CODES = re.compile(r"\d{6,9}([,\s]+\d{6,9})*")  # SNOMED CT, under `Dx`
-_LEAD = re.compile(r"-?[A-Za-z]{1,3}\d{0,2}R?(-cal)?|ECG\d*")
 _KEPT = ("split", "fold", "age", "sex")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
 
@@ -326,35 +318,6 @@ def _converted(
     return result, {key: pd.DataFrame(rows) for key, rows in tables.items()}
 
 
-def anonymised(record: Record) -> Record:
-    """Record without name, patient, source and everything that may identify a patient.
-
-    Of the metadata, only what has the form of a number, a code or a word of a closed list is kept.
-    """
-    given = {key.lower(): value.strip() for key, value in record.metadata.items()}
-    kept = {key: given[key] for key in _NUMBERS if _NUMBER.fullmatch(given.get(key, ""))}
-    if _NUMBER.fullmatch(given.get("age", "")):
-        kept["age"] = str(_OLDEST) if float(given["age"]) >= _OLDEST else given["age"]
-    if sex_of(given.get("sex", "")):
-        kept["sex"] = sex_of(given["sex"])
-    for key, form in {"filters": _FILTERS, "Dx": _CODES}.items():
-        if form.fullmatch(given.get(key.lower(), "")):
-            kept[key] = given[key.lower()]
-    leads = [
-        lead if _LEAD.fullmatch(lead) else f"lead{place}"
-        for place, lead in enumerate(record.leads, 1)
-    ]
-    return replace(
-        record,
-        leads=tuple(leads),
-        name="anonymous",
-        patient=None,
-        source="",
-        source_hash="",
-        metadata=kept,
-    )
-
-
 def _write(record: Record, stem: Path, to: str) -> tuple[Path, Step | None]:
     """Write the files of a record, the first-named one last, and verify them."""
     if to == "wfdb":  # whose lead names are words
@@ -399,31 +362,11 @@ def _dicom(record: Record, stem: Path) -> tuple[dict[str, bytes], Step]:
 
 
 def _csv(record: Record, stem: Path) -> tuple[dict[str, bytes], None]:
-    """Millivolts, a column a lead; and their description as a sidecar."""
-    buffer = BytesIO()
-    columns = pa.table(dict(zip(record.leads, record.signal, strict=True)))
-    pyarrow.csv.write_csv(columns, buffer)
-    lines = [
-        f"rate = {record.rate!r}",
-        'unit = "mV"',
-        f"leads = {json.dumps(list(record.leads), ensure_ascii=False)}",
-        f"samples = {record.signal.shape[1]}",
-    ]
-    if record.patient:
-        lines.append(f"patient = {_quoted(record.patient)}")
-    lines.append("\n[metadata]")
-    lines += [f"{key} = {_quoted(text)}" for key, text in record.metadata.items() if key in KEYS]
-    sidecar = "\n".join(lines) + "\n"
-    return {".csv": buffer.getvalue(), ".toml": sidecar.encode()}, None
+    samples, sidecar = csv_content(record)
+    return {".csv": samples, ".toml": sidecar}, None
 
 
 _ENCODERS = {"wfdb": _wfdb, "dicom": _dicom, "csv": _csv}
-
-
-def _quoted(text: str) -> str:
-    """A string of TOML, which has the escapes of JSON."""
-    lines = (_UNPRINTABLE.sub(" ", line) for line in text.splitlines())
-    return json.dumps("\n".join(lines), ensure_ascii=False)
 
 
 # ---------------------------------------------------------------------- tables
@@ -444,7 +387,7 @@ def _table(frame: pd.DataFrame, *, anonymise: bool) -> tuple[pd.DataFrame, tuple
     frame = frame[kept].sort_values("path")
     if "age" in frame:
         years = frame["age"].astype(str).str.extract(r"(\d+(?:\.\d+)?)")[0]
-        frame["age"] = years.astype(float).clip(upper=_OLDEST)
+        frame["age"] = years.astype(float).clip(upper=OLDEST)
     if "sex" in frame:
         frame["sex"] = frame["sex"].where(frame["sex"].isin([0, 1]), frame["sex"].map(sex_of))
     return frame, dropped
