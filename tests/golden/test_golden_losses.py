@@ -65,6 +65,7 @@ SHRUNK_PRETRAINING = {
     "crop_seconds": 2.5,
     "epochs": 2,
     "batch_size": 16,
+    "micro_batch": 16,
     "warmup_epochs": 1,
 }
 

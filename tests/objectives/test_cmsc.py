@@ -5,8 +5,12 @@ from typing import Any
 import pytest
 import torch
 
-from einthoven.errors import RecipeError
+from einthoven.backbones.registry import create_backbone
+from einthoven.errors import EinthovenError, RecipeError
+from einthoven.objectives import create_objective
 from einthoven.objectives.cmsc import cmsc_loss, halves, mask_leads, retrieval
+from einthoven.stages.pretrain import check_pretraining
+from einthoven.stages.recipe import load_pretraining
 
 SMALL: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
 
@@ -42,3 +46,20 @@ def test_lead_masking_zeroes_whole_leads_by_segment() -> None:
     assert (kept[::2] != kept[1::2]).any(1).float().mean() > 0.99  # halves draw for themselves
     assert mask_leads(x, 0.0, records=200) is x
     assert x.min() == 1.0
+
+
+def test_halves_fit_the_backbone() -> None:
+    """A window of 250 samples has halves of 125; a network of even lengths takes 124 of them."""
+    backbone = create_backbone("s4_tiny", width=16, depth=1, seed=0)
+    objective: Any = create_objective("cmsc", backbone)
+    assert objective.encoded_samples(250) == 124
+    assert objective(torch.randn(3, 12, 250)).loss.isfinite()
+
+
+def test_the_check_before_pretraining_is_that_of_the_halves() -> None:
+    """10 s are two halves of 5 s, which HuBERT-ECG takes; 20 s are not."""
+    whole = ["objective=cmsc", "crop_seconds=10"]
+    check_pretraining(load_pretraining("mae", whole), "hubert_ecg_small")
+    with pytest.raises(EinthovenError):
+        check_pretraining(load_pretraining("mae", [*whole, "crop_seconds=20"]), "hubert_ecg_small")
+    check_pretraining(load_pretraining("mae", ["objective=cmsc"]), "s4_small")

@@ -41,19 +41,19 @@ class CMSCConfig:
     lead_mask: Probability = 0.5
 
 
-def halves(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def halves(x: Tensor, half: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """Split every window into halves, as one batch.
 
-    Returns the segments, (2 * batch, leads, samples // 2), both halves of the first window, then of
-    the next; the record of each segment, and which half it is, 0 or 1, both (2 * batch,) int64. An
-    odd sample at the end is left out.
+    Returns the segments, (2 * batch, leads, half), both halves of the first window, then of the
+    next; the record of each segment, and which half it is, 0 or 1, both (2 * batch,) int64. A half
+    has `half` samples, by default half of the window; samples at the end are left out.
 
     Raises
     ------
     RecipeError
         If a window is too short to be halved.
     """
-    half = x.shape[-1] // 2
+    half = x.shape[-1] // 2 if half is None else half
     if half < 1:
         raise RecipeError(
             f"a window of {x.shape[-1]} samples has no halves", remedy="lengthen crop_seconds"
@@ -61,6 +61,11 @@ def halves(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     segments = torch.stack([x[..., :half], x[..., half : 2 * half]], dim=1).flatten(0, 1)
     place = torch.arange(2 * len(x), device=x.device)
     return segments, place // 2, place % 2
+
+
+def half_of(samples: int, backbone: Backbone) -> int:
+    """Samples of a half of a window, the most that the backbone's `multiple` allows."""
+    return samples // 2 // backbone.multiple * backbone.multiple
 
 
 def mask_leads(
@@ -128,9 +133,13 @@ class SegmentContrast(nn.Module):
         self.backbone = backbone
         self.config = config
 
+    def encoded_samples(self, samples: int) -> int:
+        """Samples of a half of a window."""
+        return half_of(samples, self.backbone)
+
     def forward(self, x: Tensor, *, generator: torch.Generator | None = None) -> ObjectiveOutput:
         """Loss of prepared signals (batch, leads, samples) of at least two recordings."""
-        segments, record, segment = halves(x)
+        segments, record, segment = halves(x, self.encoded_samples(x.shape[-1]))
         if self.training:
             segments = mask_leads(
                 segments, self.config.lead_mask, records=len(x), generator=generator

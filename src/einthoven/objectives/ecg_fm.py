@@ -26,7 +26,7 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.ecg_fm import ECGFM, scaled_gradient
 from einthoven.backbones.layers.wav2vec import PostNormBlock
 from einthoven.errors import BackboneError, RecipeError, validated
-from einthoven.objectives.cmsc import cmsc_loss, halves, mask_leads, retrieval
+from einthoven.objectives.cmsc import cmsc_loss, half_of, halves, mask_leads, retrieval
 from einthoven.objectives.objective import ObjectiveOutput, with_options
 from einthoven.objectives.quantiser import GumbelQuantiser
 from einthoven.objectives.wav2vec2 import (
@@ -197,6 +197,10 @@ class WCR(nn.Module):
             record=record,
             segment=segment,
         )
+
+    def encoded_samples(self, samples: int) -> int:
+        """Samples of a half of a window where segments are compared, or the window."""
+        return half_of(samples, self.backbone) if self.config.cmsc_weight else samples
 
     def after_step(self, step: int) -> None:
         """Cool the quantiser; `step` updates are done."""

@@ -89,6 +89,14 @@ class FittedObjective(Protocol):
         """
 
 
+@runtime_checkable
+class CuttingObjective(Protocol):
+    """An objective whose backbone encodes parts of a crop; optional."""
+
+    def encoded_samples(self, samples: int) -> int:
+        """Samples of a part of a crop of so many samples."""
+
+
 Config = TypeVar("Config")
 
 

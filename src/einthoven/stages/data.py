@@ -170,6 +170,7 @@ def loop_settings(
         warmup_epochs=recipe.warmup_epochs,
         min_lr=recipe.min_lr,
         betas=recipe.betas,
+        eps=recipe.eps,
         clip=recipe.clip,
         precision=context.precision,
         seed=context.seed,
@@ -191,9 +192,12 @@ def loop_settings(
     return settings
 
 
-def check_fit(backbone: Backbone, source: Source) -> None:
-    """Prepare and encode one record, to refuse a crop of a wrong length early."""
-    crop = source.crops(np.arange(1), torch.zeros(1, dtype=torch.long))
+def check_fit(backbone: Backbone, source: Source, samples: int | None = None) -> None:
+    """Prepare and encode one record, to refuse a crop of a wrong length early.
+
+    `samples` is the length of what is encoded if it is a part of the crop.
+    """
+    crop = source.crops(np.arange(1), torch.zeros(1, dtype=torch.long))[..., :samples]
     was_training = backbone.training
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore", UnfittedWarning)  # fitted later

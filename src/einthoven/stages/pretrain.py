@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from einthoven.backbones.contract import Backbone, PatchBackbone
+from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import entry
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EinthovenError
@@ -22,7 +22,11 @@ from einthoven.files import Json
 from einthoven.licences import combined
 from einthoven.models import Model, is_model, save_model
 from einthoven.models.provenance import contains_ptbxl
-from einthoven.objectives.objective import FittedObjective, SteppedObjective
+from einthoven.objectives.objective import (
+    CuttingObjective,
+    FittedObjective,
+    SteppedObjective,
+)
 from einthoven.objectives.registry import create_pretraining
 from einthoven.progress import Progress
 from einthoven.signals.batches import Batch, SignalSource, TrainingBatches
@@ -125,7 +129,7 @@ def pretrain(
     precision = resolve_precision(recipe.precision, processes.device)
     context = Context(seed=recipe.seed, precision=precision, processes=processes)
     micro = micro_batch(recipe, records=len(data.train), world=processes.world)
-    check_fit(objective.backbone, data.train)
+    check_fit(objective.backbone, data.train, _encoded_samples(objective, recipe))
     for member, packed in data.members:
         check_amplitude(packed, packed.rows(member.ids()))
     config: Json = {}
@@ -188,9 +192,7 @@ def check_pretraining(
     """
     with torch.device("meta"):
         objective, _ = _objective(backbone, recipe, options or {})
-    network = objective.backbone
-    if isinstance(network, PatchBackbone):
-        network.check_samples(_preparation(objective, recipe).window)
+    objective.backbone.check_samples(_encoded_samples(objective, recipe))
 
 
 def suitable_recipes(backbone: str, options: Mapping[str, Any] | None = None) -> list[str]:
@@ -224,6 +226,14 @@ def _preparation(objective: Any, recipe: Pretraining) -> Preparation:
     if recipe.crop_seconds is None:
         return preparation
     return preparation.with_window(seconds=recipe.crop_seconds)
+
+
+def _encoded_samples(objective: Any, recipe: Pretraining) -> int:
+    """Samples of what the backbone encodes: the crop, or a part that the objective cuts."""
+    window = _preparation(objective, recipe).window
+    if isinstance(objective, CuttingObjective):
+        return objective.encoded_samples(window)
+    return window
 
 
 def _crops(train: SignalSource | Mixture, count: int, seed: int) -> Iterator[Tensor]:

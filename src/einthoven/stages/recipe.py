@@ -126,6 +126,8 @@ class Optimisation(Toml):
     and again to the first layers of the backbone (stem, embeddings); 1 is off, ECG-CPC uses 0.1."""
     clip: Annotated[float, Field(gt=0)] | None = None
     """Largest gradient norm; no clipping by default, as in ST-MEM."""
+    eps: Annotated[float, Field(gt=0)] = 1e-8
+    """Term that the optimiser adds to its denominators."""
 
 
 class Stage2(Optimisation):

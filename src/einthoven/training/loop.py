@@ -125,7 +125,9 @@ class Loop(Generic[T]):
         steps = max(1, self.batches.per_epoch // settings.accumulation)
         schedule, total = settings.schedule(steps), settings.last_epoch * steps
         self.model.to(processes.device)
-        optimiser = OPTIMISERS[settings.optimiser](self.groups, betas=settings.betas)
+        optimiser = OPTIMISERS[settings.optimiser](
+            self.groups, betas=settings.betas, eps=settings.eps
+        )
         state = self._resume(optimiser)
         network = processes.wrap(self.model)
         shared = shared_batch_norms(self.model, processes=processes.world)

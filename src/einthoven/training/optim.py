@@ -142,6 +142,7 @@ class Settings:
     cycle: Cycle | None = None
     optimiser: OptimiserName = "adamw"
     betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
     clip: float | None = None
     precision: Precision = "fp32"
     select: str | None = None
@@ -199,18 +200,20 @@ def parameter_groups(
     ]
 
 
-def adamw(groups: list[dict[str, Any]], *, betas: tuple[float, float]) -> AdamW:
+def adamw(groups: list[dict[str, Any]], *, betas: tuple[float, float], eps: float = 1e-8) -> AdamW:
     """AdamW over parameter groups; the loop sets the rate of every step."""
     # The fused form updates all tensors in one pass over memory.
-    return AdamW(groups, lr=0.0, betas=betas, eps=1e-8, fused=True)
+    return AdamW(groups, lr=0.0, betas=betas, eps=eps, fused=True)
 
 
-def adamax(groups: list[dict[str, Any]], *, betas: tuple[float, float]) -> Adamax:
+def adamax(
+    groups: list[dict[str, Any]], *, betas: tuple[float, float], eps: float = 1e-8
+) -> Adamax:
     """Adamax over parameter groups; the loop sets the rate of every step.
 
     PyTorch's adds weight decay to the gradient; the groups' should be 0.
     """
-    return Adamax(groups, lr=0.0, betas=betas, eps=1e-8)
+    return Adamax(groups, lr=0.0, betas=betas, eps=eps)
 
 
 OPTIMISERS: dict[OptimiserName, Callable[..., Optimizer]] = {"adamw": adamw, "adamax": adamax}
