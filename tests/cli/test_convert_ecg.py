@@ -20,7 +20,17 @@ from einthoven.records.formats import suffixes
 from einthoven.records.wfdb import write_wfdb
 
 Cli = Callable[..., Any]
-SECRETS = ("Doe", "Jane", "4711", "1953", "2024", "Galliera", "Cart", "rhythm", "2.25.777")
+SECRETS = (
+    "Doe",
+    "Jane",
+    "MRN4711",
+    "19530508",
+    "20240517",
+    "Galliera",
+    "Cart",
+    "rhythm",
+    "2.25.777",
+)
 
 
 def text_annotation(text: str) -> Dataset:
@@ -29,7 +39,7 @@ def text_annotation(text: str) -> Dataset:
     return item
 
 
-def ecg(path: Path, patient: str = "4711", *, seed: int = 5, **elements: Any) -> Path:
+def ecg(path: Path, patient: str = "MRN4711", *, seed: int = 5, **elements: Any) -> Path:
     """DICOM file full of identities."""
     path.parent.mkdir(parents=True, exist_ok=True)
     given = {
@@ -54,7 +64,7 @@ def export(tmp_path: Path) -> Path:
     folder = tmp_path / "export"
     ecg(folder / "ward 1" / "Doe_Jane.dcm")
     ecg(folder / "ward 1" / "second.dcm", seed=6)
-    ecg(folder / "other.dcm", "0815", seed=7, PatientSex="M", PatientAge="041Y")
+    ecg(folder / "other.dcm", "MRN0815", seed=7, PatientSex="M", PatientAge="041Y")
     return folder
 
 
@@ -79,7 +89,7 @@ def test_signals_and_statements_survive(
     assert sorted(table["path"]) == [
         f"other{suffix}", f"ward 1/Doe_Jane{suffix}", f"ward 1/second{suffix}"
     ]  # fmt: skip
-    assert sorted(table["patient"]) == ["0815", "4711", "4711"]
+    assert sorted(table["patient"]) == ["MRN0815", "MRN4711", "MRN4711"]
     before, after = read_record(export / "other.dcm"), read_record(out / f"other{suffix}")
     np.testing.assert_array_equal(after.signal, before.signal)
     assert (after.rate, after.leads) == (before.rate, before.leads)
@@ -100,7 +110,7 @@ def test_files_of_one_name(cli: Cli, tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "o" / "ecgs.csv")
     assert table["path"].tolist() == ["a.hea", "A-2.hea", "ecgs-2.hea"]
     assert read_record(tmp_path / "o" / "A-2.hea").rate == 250
-    assert table["patient"].tolist() == ["4711", "A-2", "4711"]
+    assert table["patient"].tolist() == ["MRN4711", "A-2", "MRN4711"]
 
 
 def test_columns_of_a_table_stay(cli: Cli, export: Path, tmp_path: Path) -> None:
@@ -207,7 +217,9 @@ def test_nothing_identifies(to: str, cli: Cli, export: Path, tmp_path: Path) -> 
     assert all(secret.encode() in all_bytes(export) for secret in SECRETS)
     cli("convert-ecg", export, out, "--to", to, "--anonymise", "--mapping", mapping)
     written = all_bytes(out)
-    assert [secret for secret in (*SECRETS, "0815", "ward") if secret.encode() in written] == []
+    assert [
+        secret for secret in (*SECRETS, "MRN0815", "2024-05", "ward") if secret.encode() in written
+    ] == []
     table = pd.read_csv(out / "ecgs.csv")
     assert [Path(path).stem for path in table["path"]] == ["1", "2", "3"]
     assert sorted(table["age"]) == [41, 90, 90]
