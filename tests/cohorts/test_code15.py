@@ -89,6 +89,7 @@ def test_code_test(code_test: Path) -> None:
     assert cohort.targets()[:, -2:].tolist() == [[0, 1], [1, 0], [0, 0]]
     assert cohort.metadata()["sex"].tolist() == ["male", "female", "female"]
     assert read_record(cohort.paths()[0]).leads == CODE_TEST
+    assert "RBBB" in open_cohort(code_test, "statements").labels
     with pytest.raises(CohortError):
         open_cohort(code_test, "all-7")
 

@@ -66,3 +66,8 @@ def test_a_folder_of_files_has_no_task(ecgs: Path) -> None:
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CohortError):
         open_cohort(tmp_path)
+
+
+def test_codes_are_those_of_a_task() -> None:
+    assert all(layout.codes in ("", *layout.tasks) for layout in cohorts.LAYOUTS)
+    assert len({layout.name for layout in cohorts.LAYOUTS}) == len(cohorts.LAYOUTS)

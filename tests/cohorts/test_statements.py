@@ -10,7 +10,13 @@ import pytest
 
 from einthoven.cohorts import open_cohort
 from einthoven.cohorts.cinc import scored
-from einthoven.cohorts.statements import VOCABULARIES, codes_in, shared_statements, statements
+from einthoven.cohorts.statements import (
+    VOCABULARIES,
+    any_of,
+    codes_in,
+    shared_statements,
+    statements,
+)
 from einthoven.cohorts.synthetic.statements import STATEMENTS as SCP_STATEMENTS
 from einthoven.errors import CohortError
 
@@ -92,3 +98,12 @@ def test_the_task_statements_of_a_table() -> None:
     assert cohort.counts().sum(axis=1).to_dict() == {"SBRAD": 6, "AFIB": 12}
     with pytest.raises(CohortError, match="STEMI"):
         open_cohort(frame, "statements", labels=["STEMI"])
+
+
+def test_a_statement_with_an_unknown_part_is_unknown_unless_another_part_holds() -> None:
+    gap = np.float32(np.nan)
+    matrix = np.array([[1, gap, 0], [0, gap, 1], [0, 0, gap]], dtype=np.float32)
+    expected = np.array([[1, 1], [gap, 0], [0, gap]], dtype=np.float32)
+    expected[1, 1] = 1
+    assert np.array_equal(any_of(matrix, [(0, 1), (0, 2)]), expected, equal_nan=True)
+    assert any_of(matrix[:2], [(0, 2)]).dtype == np.uint8

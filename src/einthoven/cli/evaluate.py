@@ -342,6 +342,7 @@ def _predict(
     from einthoven.inference.cohorts import predict_statements
     from einthoven.models import load_model
     from einthoven.stages.leakage import check_evaluation_records
+    from einthoven.tasks import Task
 
     if cohort is None:
         raise EvaluationError("--model without a cohort", remedy="add --cohort PATH")
@@ -349,7 +350,7 @@ def _predict(
         model = load_model(model_folder(folder))
     labelled, packed = _cohort_of(model, cohort, task, store, some=True)
     shared = None
-    if not set(labelled.labels) <= set(model.labels):
+    if model.task.kind == Task.kind and not set(labelled.labels) <= set(model.labels):
         shared = _shared_statements(model, labelled)
     elif len(labelled.labels) < len(model.labels):
         note(

@@ -117,12 +117,12 @@ def _open(
 
     layout = layout_of(path)
     is_columns = isinstance(task, Task) and task.kind == Task.kind
-    if (labels or is_columns) and path.is_dir():
+    if (labels or is_columns) and "labels" not in layout.options:
         raise CohortError(
-            f"--target without --kind applies only to tables; {path} is a folder",
+            f"--target without --kind applies only to tables; {path} is a {layout.name}",
             remedy="leave it out; --task chooses the labels of a data set",
         )
-    if isinstance(task, str) and task != STATEMENTS and path.is_file():
+    if isinstance(task, str) and task != STATEMENTS and "labels" in layout.options:
         raise CohortError(
             f"--task {task} does not apply to {path}: {layout.name}",
             remedy="name a .toml file, or columns of the table: --kind and --target",
@@ -135,7 +135,7 @@ def _open(
             )
     options |= {"task": task, "labels": labels, "rate": rate}
     selected = {key: value for key, value in options.items() if value}
-    if labels == () and path.is_file():
+    if labels == () and "labels" in layout.options:
         selected["labels"] = ()
     with shown_warnings():
         return open_cohort(path, **selected)

@@ -12,8 +12,9 @@ from typing import Any
 
 from pandas import DataFrame
 
-from einthoven.cohorts import cinc, code15, ludb, mimic_iv_ecg, ptbxl, sph, table
+from einthoven.cohorts import cinc, code15, ludb, mimic_iv_ecg, ptbxl, several, sph, table
 from einthoven.cohorts.cohort import SPLITS, Cohort
+from einthoven.cohorts.data_sets import EmptyRows
 from einthoven.cohorts.layout import Layout
 from einthoven.cohorts.statements import STATEMENTS, with_statements
 from einthoven.cohorts.table import TABLE_SUFFIXES
@@ -32,11 +33,40 @@ __all__ = [
     "register_layout",
 ]
 
+
+def _open_list(
+    path: Path,
+    task: str = STATEMENTS,
+    *,
+    empty_rows: EmptyRows = "drop",
+    min_records: int = 0,
+) -> Cohort:
+    if task != STATEMENTS:
+        raise CohortError(f"unknown task {task!r}", remedy=f"use {STATEMENTS}, or leave it out")
+    return several.open_several(path, _open_codes, empty_rows=empty_rows, min_records=min_records)
+
+
+def _open_codes(path: Path, empty_rows: EmptyRows) -> Cohort:
+    """A cohort with the codes of its vocabulary as labels."""
+    layout = layout_of(path)
+    options = {"empty_rows": empty_rows} if "empty_rows" in layout.options else {}
+    return open_cohort(path, layout.codes or None, **options)
+
+
+LISTS = Layout(
+    "list of cohorts",
+    'a .toml file with cohorts = ["FOLDER", "TABLE.csv"]',
+    several.recognises,
+    _open_list,
+    (STATEMENTS,),
+)
 LAYOUTS = [
     table.FOLDER,
     table.TABLE,
+    LISTS,
     cinc.LAYOUT,
     code15.LAYOUT,
+    code15.TEST_LAYOUT,
     ludb.LAYOUT,
     mimic_iv_ecg.LAYOUT,
     sph.LAYOUT,
@@ -80,7 +110,8 @@ def open_cohort(
     source : path or pandas.DataFrame
         Folder of a data set of the catalogue (docs/cohorts.md), such as PTB-XL or the output of
         `einthoven synthesize`; a `.csv` or `.parquet` table or a data frame
-        (see `einthoven.cohorts.table.open_table`); or a folder of ECG files (without labels: it can
+        (see `einthoven.cohorts.table.open_table`); a `.toml` file that lists several of these,
+        which are opened as one cohort; or a folder of ECG files (without labels: it can
         be packed, used for pretraining, and predicted).
     task : Task, str or path, optional
         What is predicted: a `Task`, or its TOML file. Data sets have named tasks: `all-71` (the
@@ -109,7 +140,7 @@ def open_cohort(
     if not isinstance(source, DataFrame):
         layout, kind = layout_of(source), str(source)
         source = Path(source)
-    if task == STATEMENTS:
+    if task == STATEMENTS and task not in layout.tasks:
         return with_statements(open_cohort(source, layout.codes or None, **options))
     options |= {} if task is None else {"task": task}
     names = layout.options
@@ -122,9 +153,10 @@ def open_cohort(
 
 
 def is_cohort(path: Path) -> bool:
-    """Whether a path is a cohort: a folder or a table, not a record's name without suffix."""
+    """Whether a path is a cohort: a folder, table or list, not a record's name without suffix."""
     is_record_name = path.with_name(f"{path.name}.hea").is_file()
-    return (path.is_dir() and not is_record_name) or path.suffix in TABLE_SUFFIXES
+    is_file = path.suffix in TABLE_SUFFIXES or several.recognises(path)
+    return (path.is_dir() and not is_record_name) or is_file
 
 
 def __dir__() -> list[str]:

@@ -179,11 +179,11 @@ def _sexes(is_male: pd.Series[bool]) -> pd.Series[str]:
     return is_male.astype(str).str.strip().str.lower().map({"true": "male", "false": "female"})
 
 
+def _is_test(path: Path) -> bool:
+    return all((path / name).is_file() for name in (ATTRIBUTES, GOLD_STANDARD))
+
+
 def _recognises(path: Path) -> bool:
-    if not path.is_dir():
-        return False
-    if all((path / name).is_file() for name in (ATTRIBUTES, GOLD_STANDARD)):
-        return True
     try:
         with open(path / EXAMS, encoding="utf-8-sig", errors="replace") as lines:
             header = lines.readline(1 << 12)
@@ -199,4 +199,11 @@ LAYOUT = Layout(
     open_code15,
     tuple(TASKS),
     "all-7",
+)
+TEST_LAYOUT = Layout(
+    "CODE-test",
+    f"CODE-test's folder with {ATTRIBUTES}, {TRACINGS} and {GOLD_STANDARD}",
+    _is_test,
+    open_code15,
+    tuple(TASKS)[:1],
 )

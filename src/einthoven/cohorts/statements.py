@@ -28,6 +28,8 @@ import pandas as pd
 
 from einthoven.cohorts.cohort import Cohort, checked
 from einthoven.errors import CohortError
+from einthoven.tasks import Task
+from einthoven.tasks.task import Matrix
 
 STATEMENTS = "statements"
 """Name of the task of statements, which every data set of a known vocabulary has."""
@@ -141,16 +143,29 @@ def with_statements(cohort: Cohort) -> Cohort:
             "statement map",
             remedy="use the codes in einthoven/cohorts/statements.csv as labels",
         )
-    columns = [(cohort.matrix[:, list(labels)] == 1).any(axis=1) for labels in places.values()]
     return checked(
         replace(
             cohort,
             task=STATEMENTS,
             labels=tuple(places),
-            matrix=np.stack(columns, axis=1).astype(np.uint8),
+            matrix=any_of(cohort.matrix, list(places.values())),
+            target=Task(),
             descriptions={s.name: s.description for s in statements() if s.name in places},
         )
     )
+
+
+def any_of(matrix: Matrix, places: Sequence[Sequence[int]]) -> Matrix:
+    """Targets of statements, (records, statements): 1 if one of the columns at their places is 1.
+
+    Otherwise NaN if one of these is not known.
+    """
+    parts = [matrix[:, list(columns)] for columns in places]
+    holds = np.stack([(part == 1).any(axis=1) for part in parts], axis=1)
+    unknown = np.stack([np.isnan(part).any(axis=1) for part in parts], axis=1) & ~holds
+    if not unknown.any():
+        return holds.astype(np.uint8)
+    return np.where(unknown, np.float32(np.nan), holds.astype(np.float32))
 
 
 def _parts(cell: str) -> tuple[frozenset[str], ...]:

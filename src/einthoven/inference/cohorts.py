@@ -12,7 +12,7 @@ import torch
 
 from einthoven.backbones.inference import Precision, probabilities
 from einthoven.cohorts.cohort import Cohort
-from einthoven.cohorts.statements import STATEMENTS
+from einthoven.cohorts.statements import STATEMENTS, any_of
 from einthoven.errors import EvaluationError
 from einthoven.inference.records import on_device, with_leads
 from einthoven.models.model import Model
@@ -123,16 +123,16 @@ def predict_statements(
     **options
         Those of `predict_cohort`, whose errors are raised.
     """
+    cohort = long_enough(cohort, store, model.preparation)
     usable = cohort.select(store.without_quarantined(cohort.ids()))
     blank = np.zeros((len(cohort), len(model.labels)), dtype=np.uint8)
     table = predict_cohort(
         model, replace(cohort, labels=model.labels, matrix=blank), store, split, **options
     )
-    targets = usable.targets(split)
     return replace(
         table,
         labels=tuple(shared),
-        targets=np.stack([targets[:, list(of)].max(axis=1) for _, of in shared.values()], axis=1),
+        targets=any_of(usable.targets(split), [of for _, of in shared.values()]),
         probabilities=np.stack(
             [table.probabilities[:, list(of)].max(axis=1) for of, _ in shared.values()], axis=1
         ),

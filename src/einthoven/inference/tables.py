@@ -263,7 +263,7 @@ def _file_name(root: Path, name: str, path: str) -> str:
 
 def _unlabelled(source: str | Path | pd.DataFrame, root: str | Path | None) -> Cohort:
     """Every record of a table or folder; labels are not read."""
-    if isinstance(source, pd.DataFrame) or Path(source).is_file():
+    if isinstance(source, pd.DataFrame) or "labels" in layout_of(source).options:
         return open_cohort(source, labels=(), root=root)
     keeps = "empty_rows" in layout_of(source).options
     return open_cohort(source, **({"empty_rows": "keep"} if keeps else {}))
