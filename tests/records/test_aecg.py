@@ -63,7 +63,15 @@ def test_origin_and_scale_each_have_their_unit() -> None:
 
 @pytest.mark.parametrize(
     ("increment", "rate"),
-    [("0.002", 500), ("0.004", 250), ("0.001667", 599.8800240), ("0.01", 100), ("0.00390625", 256)],
+    [
+        ("0.002", 500),
+        ("0.004", 250),
+        ("0.001667", 600),
+        ("0.00167", 598.8023952),
+        ("1.667E-3", 600),
+        ("0.01", 100),
+        ("0.00390625", 256),
+    ],
 )
 def test_sampling_interval_in_seconds(increment: str, rate: float) -> None:
     record = read(aecg(COUNTS, increment=f'<increment value="{increment}" unit="s"/>'))
@@ -136,6 +144,12 @@ def test_parts_lie_where_their_times_say() -> None:
 )
 def test_parts_that_overlap_or_have_no_place_are_refused(lead: str, start: str) -> None:
     refusal(aecg(COUNTS[:2], STANDARD[:2], more=sequence_set(lead, "7 8", start)))
+
+
+def test_computed_leads_are_not_those_of_their_name() -> None:
+    text = aecg(COUNTS[:4], ["I", "II", "V1", "X"])
+    record = read(text.replace("LEAD_V1", "LEAD_dV1").replace("MDC_ECG_LEAD_II", "II"))
+    assert record.leads == ("I", "II", "V1-cal", "X")
 
 
 def test_channels_without_an_ecg_are_left_out_by_name() -> None:

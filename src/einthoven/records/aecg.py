@@ -9,14 +9,17 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.records.file import EcgFile
+from einthoven.records.lead_codes import lead_of_text
 from einthoven.records.metadata import age_at, filters_text, iso_time, metadata, sex_of
-from einthoven.records.record import STANDARD_LEADS, Record, canonical_lead
+from einthoven.records.rates import roundest_rate
+from einthoven.records.record import Record
 from einthoven.records.xml import (
     add_lead,
     attribute_of,
@@ -43,6 +46,7 @@ _CODE = "MDC_ECG_"
 _LEAD = f"{_CODE}LEAD_"
 _TIMES = {"TIME_ABSOLUTE", "TIME_RELATIVE"}
 _SECONDS = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
+_MICROSECONDS = 2e-6  # s; intervals written in microseconds or finer were rounded to them
 _AGE = "21612-7"  # LOINC: reported age
 _YEARS = {"a": 1.0, "mo": 1 / 12, "wk": 7 / 365.25, "d": 1 / 365.25}
 _INTERVALS = {
@@ -144,11 +148,10 @@ def _part(file: EcgFile, sequence_set: Element) -> _Part:
     for sequence in sequence_set.iterfind("component/sequence"):
         code = attribute_of(sequence, "code", "code")
         value = sequence.find("value")
-        name = code.removeprefix(_LEAD)
+        lead = _lead_name(code)
         if code in _TIMES and value is not None:
             start, rate = _times(file, value)
-        elif value is not None and (code.startswith(_LEAD) or name in STANDARD_LEADS):
-            lead = canonical_lead(name)
+        elif value is not None and lead:
             add_lead(file, leads, lead, _lead(file, lead, value))
         else:
             others.append(code)
@@ -162,11 +165,22 @@ def _part(file: EcgFile, sequence_set: Element) -> _Part:
     return _Part(start, rate, leads, tuple(others))
 
 
+def _lead_name(code: str) -> str:
+    """Name of a lead by its code; empty for anything else.
+
+    `MDC_ECG_LEAD_dV1` was computed from other electrodes and is not the lead V1.
+    """
+    name = code.removeprefix(_LEAD)
+    computed = lead_of_text(name[1:]) if name[:1] == "d" else None
+    if computed:
+        return f"{computed}-cal"
+    return lead_of_text(name) or (name if code.startswith(_LEAD) else "")
+
+
 def _times(file: EcgFile, value: Element) -> tuple[float | None, float]:
     """Start in seconds, None if it is not stated, and samples a second."""
-    increment = number(
-        file, "sampling interval", attribute_of(value, "increment", "value"), positive=True
-    )
+    text = attribute_of(value, "increment", "value")
+    increment = number(file, "sampling interval", text, positive=True)
     unit = attribute_of(value, "increment", "unit")
     if unit not in _SECONDS:
         reason = "is no unit of time" if unit else "is missing"
@@ -175,9 +189,11 @@ def _times(file: EcgFile, value: Element) -> tuple[float | None, float]:
         if attribute_of(value, name, "value") not in ("", "1"):
             reason = "times that repeat are not supported"
             raise file.refusal(name, attribute_of(value, name, "value"), reason, remedy=_EXPORT)
-    # A sampling interval is written in few digits: 0.002 s is 500 Hz, not 499.99999999999994.
-    rate = float(f"{1 / (increment * _SECONDS[unit]):.10g}")
-    return _seconds(value.find("head")), rate
+    seconds = increment * _SECONDS[unit]
+    resolution = 10.0 ** int(Decimal(text).as_tuple().exponent) * _SECONDS[unit]
+    # 0.001667 s are 600 Hz; 0.002 s are exact.
+    rate = roundest_rate(seconds, resolution) if resolution < _MICROSECONDS else 1 / seconds
+    return _seconds(value.find("head")), float(f"{rate:.10g}")
 
 
 def _seconds(head: Element | None) -> float | None:
@@ -237,7 +253,7 @@ def _joined(file: EcgFile, parts: list[_Part]) -> dict[str, NDArray[np.float32]]
 
 def _left_out(parts: list[_Part]) -> str:
     codes = dict.fromkeys(code or "without a code" for part in parts for code in part.others)
-    return ", ".join(f"{code} (no ECG lead)" for code in codes)
+    return ", ".join(f"{code}: no ECG lead" for code in codes)
 
 
 def _patient(root: Element) -> str | None:

@@ -8,7 +8,7 @@ differences.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,7 @@ _LIMB_LEADS = STANDARD_LEADS[:6]
 _CODE_BITS = 10
 _END = (1 << _CODE_BITS) - 1  # code that ends the data
 _INT16 = 32768
-_USUAL_DIFFERENCE = 10  # counts; stored limb leads obey Einthoven's law within 2
+_SMALL = 5  # counts; a median of stored differences is 0 or 1
 _INTERVALS = {
     "heart_rate_bpm": ("heartrate",),
     "pr_ms": ("print", "meanprint"),
@@ -82,7 +82,7 @@ def read(file: EcgFile) -> Record:
     ------
     RecordError
         If the file has another version, no rate, resolution or lead names, another number of
-        samples than announced, damaged compression, or limb leads that are neither leads nor
+        samples than announced, damaged compression, or uncompressed limb leads that may be
         differences.
     """
     root = parse(file, NAME)
@@ -93,7 +93,7 @@ def read(file: EcgFile) -> Record:
     waveforms = root.find("waveforms/parsedwaveforms")
     if waveforms is None:
         raise file.refusal("parsedwaveforms", None, "is missing: no samples", remedy=_EXPORT)
-    settings = _Settings(file, root, waveforms)
+    settings = _settings(file, root, waveforms)
     counts = _counts(file, waveforms, settings)
     signal = (counts - settings.offset) * (settings.resolution / 1000)
     return Record.create(
@@ -108,56 +108,61 @@ def read(file: EcgFile) -> Record:
     )
 
 
-class _Settings:
-    """What the samples mean.
+class _Settings(NamedTuple):
+    """What the samples mean: Hz, microvolts a count, the count of 0 mV, leads, samples of each."""
 
-    Version 1.04 states it beside the samples. The characteristics of the acquisition, which
+    rate: float
+    resolution: float
+    offset: float
+    leads: tuple[str, ...]
+    samples: int
+
+
+def _settings(file: EcgFile, root: Element, waveforms: Element) -> _Settings:
+    """Settings of the samples.
+
+    Version 1.04 states them beside the samples. The characteristics of the acquisition, which
     version 1.03 has alone, need not hold for samples that were processed later.
     """
+    acquired = root.find("dataacquisition/signalcharacteristics")
 
-    def __init__(self, file: EcgFile, root: Element, waveforms: Element) -> None:
-        acquired = root.find("dataacquisition/signalcharacteristics")
+    def setting(name: str, *elements: str) -> str:
+        others = (text_of(acquired, element) for element in elements)
+        return attribute_of(waveforms, ".", name) or next(filter(None, others), "")
 
-        def setting(name: str, *elements: str) -> str:
-            others = (text_of(acquired, element) for element in elements)
-            return (waveforms.get(name) or "").strip() or next(filter(None, others), "")
+    bits = setting("bitspersample") or setting("nbitspersample")
+    signed = setting("signalsigned", "signalsigned")
+    for field, value, usual in (("bitspersample", bits, "16"), ("signalsigned", signed, "True")):
+        if value not in ("", usual):
+            raise file.refusal(field, value, f"only {usual} is supported", remedy=_EXPORT)
+    # In microvolts by the schemas, which have no place for another unit.
+    resolution = setting("resolution", "resolution", "signalresolution")
+    rate = number(file, "samplingrate", setting("samplespersecond", "samplingrate"), positive=True)
+    duration = number(file, "durationperchannel", setting("durationperchannel"), positive=True)
+    length = round(duration * rate / 1000)
+    if length < 1:
+        reason = "milliseconds are less than a sample"
+        raise file.refusal("durationperchannel", duration, reason, remedy=_EXPORT)
+    return _Settings(
+        rate=rate,
+        resolution=number(file, "resolution", resolution, positive=True),
+        offset=number(file, "signaloffset", setting("signaloffset", "signaloffset") or "0"),
+        leads=_leads(file, waveforms, acquired),
+        samples=length,
+    )
 
-        self.rate = number(
-            file, "samplingrate", setting("samplespersecond", "samplingrate"), positive=True
-        )
-        # In microvolts by the schemas, which have no place for another unit.
-        resolution = setting("resolution", "resolution", "signalresolution")
-        self.resolution = number(file, "resolution", resolution, positive=True)
-        self.offset = number(file, "signaloffset", setting("signaloffset", "signaloffset") or "0")
-        bits = waveforms.get("bitspersample") or waveforms.get("nbitspersample") or ""
-        signed = setting("signalsigned", "signalsigned")
-        for field, value, usual in (
-            ("bitspersample", bits, "16"),
-            ("signalsigned", signed, "True"),
-        ):
-            if value not in ("", usual):
-                raise file.refusal(field, value, f"only {usual} is supported", remedy=_EXPORT)
-        self.leads = self._leads(file, waveforms, acquired)
-        milliseconds = number(
-            file, "durationperchannel", waveforms.get("durationperchannel") or "", positive=True
-        )
-        self.samples = round(milliseconds * self.rate / 1000)
-        if self.samples < 1:
-            reason = "is shorter than a sample"
-            raise file.refusal("durationperchannel", milliseconds, reason, remedy=_EXPORT)
 
-    @staticmethod
-    def _leads(file: EcgFile, waveforms: Element, acquired: Element | None) -> tuple[str, ...]:
-        labels = tuple((waveforms.get("leadlabels") or "").split())
-        announced = waveforms.get("numberofleads") or text_of(acquired, "numberchannelsallocated")
-        number_of_leads = count(file, "numberofleads", announced)
-        kind = text_of(acquired, "acquisitiontype")
-        if not labels and kind in _TWELVE and number_of_leads == len(STANDARD_LEADS):
-            return STANDARD_LEADS
-        if len(labels) < number_of_leads:
-            reason = f"names {len(labels)} of {number_of_leads} leads"
-            raise file.refusal("leadlabels", " ".join(labels), reason, remedy=_EXPORT)
-        return labels[:number_of_leads]
+def _leads(file: EcgFile, waveforms: Element, acquired: Element | None) -> tuple[str, ...]:
+    labels = tuple((waveforms.get("leadlabels") or "").split())
+    announced = waveforms.get("numberofleads") or text_of(acquired, "numberchannelsallocated")
+    number_of_leads = count(file, "numberofleads", announced)
+    kind = text_of(acquired, "acquisitiontype")
+    if not labels and kind in _TWELVE and number_of_leads == len(STANDARD_LEADS):
+        return STANDARD_LEADS
+    if len(labels) < number_of_leads:
+        reason = f"names {len(labels)} of {number_of_leads} leads"
+        raise file.refusal("leadlabels", " ".join(labels), reason, remedy=_EXPORT)
+    return labels[:number_of_leads]
 
 
 # ------------------------------------------------------------------ samples
@@ -187,8 +192,8 @@ def _counts(file: EcgFile, waveforms: Element, settings: _Settings) -> NDArray[n
         reason = f"the file has {len(counts)} samples of {shape[0]} leads"
         raise file.refusal("durationperchannel", shape[1], reason, remedy=_EXPORT)
     counts = counts.reshape(shape)
-    if settings.leads[:3] == _LIMB_LEADS[:3]:
-        _check(file, counts[1] - counts[0] - counts[2], "III")
+    if settings.leads[:6] == _LIMB_LEADS:
+        _refuse_differences(file, counts)
     return counts
 
 
@@ -282,8 +287,6 @@ def _with_limb_leads(
         shown = f"{' '.join(settings.leads[:6])}, offset {settings.offset:g}"
         reason = "limb leads are only known to be stored as I II III aVR aVL aVF, without offset"
         raise file.refusal("leadlabels", shown, reason, remedy=_EXPORT)
-    for lead, rest in zip(_LIMB_LEADS[2:], counts[2:6], strict=True):
-        _check(file, rest, lead)
     whole = counts.copy()
     whole[2] = counts[1] - counts[0] - counts[2]
     whole[3] = -counts[3] - (counts[0] + counts[1]) // 2
@@ -292,12 +295,13 @@ def _with_limb_leads(
     return whole.astype(np.float64)
 
 
-def _check(file: EcgFile, difference: NDArray[np.generic], lead: str) -> None:
-    """Refuse a limb lead that contradicts I and II: it is stored in a way that is not known."""
-    usual = float(np.median(np.abs(difference.astype(np.float64))))
-    if usual > _USUAL_DIFFERENCE:
-        reason = "counts from the value that follows from I and II: stored in an unknown way"
-        raise file.refusal(f"lead {lead}", usual, reason, remedy=_EXPORT)
+def _refuse_differences(file: EcgFile, counts: NDArray[np.float64]) -> None:
+    """Refuse uncompressed limb leads that look like the differences of compressed ones."""
+    usual = np.median(np.abs([counts[1] - counts[0], *counts[2:6]]), axis=1)
+    if usual[0] > _SMALL >= usual[1:].max():
+        reason = "counts, where I and II differ: flat leads, or the differences that XLI stores"
+        value = ", ".join(f"{count:g}" for count in usual[1:])
+        raise file.refusal("leads III aVR aVL aVF", value, reason, remedy=_EXPORT)
 
 
 # ------------------------------------------------------------------ metadata
