@@ -29,7 +29,7 @@ SECRETS = (
     "Galliera",
     "Cart",
     "rhythm",
-    "2.25.777",
+    "2.25.7777777777777777",
 )
 
 
@@ -51,7 +51,7 @@ def ecg(path: Path, patient: str = "MRN4711", *, seed: int = 5, **elements: Any)
         "AcquisitionDateTime": "20240517093000",
         "InstitutionName": "Galliera",
         "Manufacturer": "Cart of Doe",
-        "SOPInstanceUID": "2.25.777",
+        "SOPInstanceUID": "2.25.7777777777777777",
         "WaveformAnnotationSequence": [text_annotation("Sinus rhythm, Jane Doe")],
     }
     dataset = data_set(group(counts(600, seed=seed), limb_leads()), **(given | elements))
@@ -111,6 +111,15 @@ def test_files_of_one_name(cli: Cli, tmp_path: Path) -> None:
     assert table["path"].tolist() == ["a.hea", "A-2.hea", "ecgs-2.hea"]
     assert read_record(tmp_path / "o" / "A-2.hea").rate == 250
     assert table["patient"].tolist() == ["MRN4711", "A-2", "MRN4711"]
+
+
+def test_files_that_are_called_by_their_identifiers(cli: Cli, tmp_path: Path) -> None:
+    ecg(tmp_path / "in" / "1.2.840.17")
+    ecg(tmp_path / "in" / "1.2.840.18")
+    cli("convert-ecg", tmp_path / "in", tmp_path / "o")
+    table = pd.read_csv(tmp_path / "o" / "ecgs.csv")
+    assert table["path"].tolist() == ["1_2_840_17.hea", "1_2_840_18.hea"]
+    assert read_record(tmp_path / "in" / "1.2.840.17").name == "1.2.840.17"
 
 
 def test_columns_of_a_table_stay(cli: Cli, export: Path, tmp_path: Path) -> None:

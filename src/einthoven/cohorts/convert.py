@@ -22,7 +22,7 @@ from einthoven.records import Record, read_record
 from einthoven.records.anonymise import OLDEST, anonymised
 from einthoven.records.csv_write import csv_content
 from einthoven.records.digital import Step, check_written, step_of
-from einthoven.records.file import SEPARATOR
+from einthoven.records.file import SEPARATOR, EcgFile
 from einthoven.records.formats import files_of
 from einthoven.records.metadata import sex_of
 from einthoven.records.record import canonical_patient
@@ -252,9 +252,9 @@ def _names(items: list[_Item]) -> Iterator[str]:
     common = os.path.commonpath([path.parent for path in paths])
     taken = {Path(TABLE).stem}
     for path in paths:
-        file, _, member = path.name.partition(SEPARATOR)
-        label = os.path.splitext(file)[0] if path.with_name(file).is_file() else file
-        label += f"-{member}" if member else ""
+        file = EcgFile.of(path)
+        whole = replace(file, member="").label if os.path.isfile(file.name) else path.name
+        label = f"{whole}-{file.member}" if file.member else whole
         stem = re.sub(r"[^-\w]+", "_", label, flags=re.ASCII) or "_"
         name = wanted = str(path.parent.relative_to(common) / stem)
         number = 1

@@ -55,8 +55,13 @@ class EcgFile:
 
     @property
     def label(self) -> str:
-        """Name of the record: that of its member, or the file's without folder and suffix."""
-        return self.member or os.path.splitext(os.path.basename(self.name))[0]
+        """Name of the record: that of its member, or the file's without folder and suffix.
+
+        Digits are no suffix: DICOM files are called by identifiers such as `1.2.840.17`.
+        """
+        name = os.path.basename(self.name)
+        stem, suffix = os.path.splitext(name)
+        return self.member or (name if suffix[1:].isdecimal() else stem)
 
     @property
     def suffix(self) -> str:
