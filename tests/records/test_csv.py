@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from array_files import SIDECAR, sound_csv, three_leads, with_sidecar
 
+from einthoven.cohorts import is_cohort
 from einthoven.errors import RecordError
 from einthoven.records import STANDARD_LEADS, read_record
 from einthoven.records.formats import find_records
@@ -141,6 +142,16 @@ def test_lines_with_another_number_of_cells(tmp_path: Path, text: str) -> None:
     assert caught.value.field.startswith("line ")
 
 
+@pytest.mark.parametrize(
+    "text", ["1,2x\n3,4\n5,6\n", "1,2\n3,4\n5,-\n", "1,2\n3,inf\n5,6\n", "1,1_0\n"]
+)
+def test_cells_that_are_no_numbers(tmp_path: Path, text: str) -> None:
+    """Not even in the first line, which is no header where one cell is a number."""
+    with pytest.raises(RecordError) as caught:
+        read_record(ecg(tmp_path, text, TWO))
+    assert caught.value.field in ("line 1", "line 2", "line 3", "signal")
+
+
 def test_a_row_a_lead(tmp_path: Path) -> None:
     np.savetxt(tmp_path / "wide.csv", np.tile(three_leads(), 5), fmt="%.4f", delimiter=",")
     text = SIDECAR.replace("200", "1000")
@@ -174,6 +185,17 @@ def test_tables_among_ecg_files_are_no_records(tmp_path: Path, name: str, text: 
     sound_csv(tmp_path)
     (tmp_path / name).write_text(text)
     assert [path.name for path in find_records(tmp_path)] == ["sound.csv"]
+
+
+def test_a_table_of_samples_is_no_cohort(tmp_path: Path) -> None:
+    """`predict ecg.csv` predicts an ECG, `predict labels.csv` the ECGs of a table."""
+    assert not is_cohort(sound_csv(tmp_path))
+    assert not is_cohort(ecg(tmp_path, "time,ECG\n0,1\n0.002,2\n", ""))
+    (tmp_path / "labels.csv").write_text("path,patient,MI\na.hea,7,0\n")
+    (tmp_path / "old.csv").write_text("file,person,MI\na.hea,7,0\n")
+    assert is_cohort(tmp_path / "labels.csv")
+    assert is_cohort(tmp_path / "old.csv")
+    assert is_cohort(tmp_path / "gone.csv")
 
 
 def test_a_table_of_labels_is_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -188,8 +189,21 @@ def absurdly_large(file: h5py.File) -> None:
     file.create_dataset("ecg", (12, 1 << 40), "f2", chunks=(12, 1000))
 
 
+def unpacking_to_more(file: h5py.File) -> None:
+    ecg = file.create_dataset("ecg", (12, 600), "f2", chunks=(12, 600), compression="gzip")
+    ecg.id.write_direct_chunk((0, 0), zlib.compress(bytes(80 << 20)))
+
+
 @pytest.mark.parametrize(
-    "write", [never_written, partly_written, in_another_file, behind_a_link, absurdly_large]
+    "write",
+    [
+        unpacking_to_more,
+        never_written,
+        partly_written,
+        in_another_file,
+        behind_a_link,
+        absurdly_large,
+    ],
 )
 def test_samples_that_are_not_in_the_file(
     tmp_path: Path, write: Callable[[h5py.File], None]

@@ -24,6 +24,21 @@ def test_a_sidecar_of_the_folder(tmp_path: Path) -> None:
     assert read_record(path).rate == 500
 
 
+def test_a_sidecar_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = sound_npy(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    path.with_suffix(".toml").rename(elsewhere)
+    monkeypatch.setenv("EINTHOVEN_SIDECAR", str(elsewhere))
+    assert read_record(path).rate == 250
+    with_sidecar(path, SIDECAR.replace("250", "500"))  # one beside the file comes first
+    assert read_record(path).rate == 500
+    path.with_suffix(".toml").unlink()
+    elsewhere.unlink()
+    with pytest.raises(RecordError) as caught:
+        read_record(path)
+    assert caught.value.file == str(elsewhere)
+
+
 def test_a_sidecar_belongs_to_the_record(tmp_path: Path) -> None:
     """It is part of the hash, and of the files of a record in a store."""
     path = sound_npy(tmp_path)
@@ -42,6 +57,8 @@ def test_a_sidecar_belongs_to_the_record(tmp_path: Path) -> None:
         ("rate = nan", "rate"),
         ("rate = true", "rate"),
         ("rate = 2024-01-01", "rate"),
+        ("rate = -250", "rate"),
+        ("header = -1", "header"),
         ("leads = 3", "leads"),
         ('leads_in = "depth"', "leads_in"),
         ("samples = 200.5", "samples"),

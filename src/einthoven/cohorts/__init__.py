@@ -20,6 +20,7 @@ from einthoven.cohorts.statements import STATEMENTS, with_statements
 from einthoven.cohorts.table import TABLE_SUFFIXES
 from einthoven.errors import CohortError
 from einthoven.extensions import import_extensions
+from einthoven.records.formats import is_table_of_samples
 from einthoven.tasks import Task
 
 __all__ = [
@@ -153,10 +154,14 @@ def open_cohort(
 
 
 def is_cohort(path: Path) -> bool:
-    """Whether a path is a cohort: a folder, table or list, not a record's name without suffix."""
-    is_record_name = path.with_name(f"{path.name}.hea").is_file()
-    is_file = path.suffix in TABLE_SUFFIXES or several.recognises(path)
-    return (path.is_dir() and not is_record_name) or is_file
+    """Whether a path is a cohort: a folder, table or list.
+
+    A record's name without suffix is none, nor is a text file with the samples of an ECG.
+    """
+    if path.is_dir():
+        return not path.with_name(f"{path.name}.hea").is_file()
+    is_table = path.suffix in TABLE_SUFFIXES and not is_table_of_samples(path)
+    return is_table or several.recognises(path)
 
 
 def __dir__() -> list[str]:

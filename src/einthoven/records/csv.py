@@ -170,7 +170,8 @@ def _layout(text: str, sidecar: Sidecar) -> _Layout:
     header = sidecar.header
     if header is None:
         first = _Layout(_delimiter(lines[0], sidecar), 0, ()).cells(lines[0])
-        header = not all(_is_number(cell, marks) for cell in first)
+        # A line with numbers and something else is a damaged one.
+        header = any(first) and not any(cell and _is_number(cell, marks) for cell in first)
     sample = lines[header] if int(header) < len(lines) else ""
     layout = _Layout(_delimiter(sample, sidecar), int(header), ())
     width = len(layout.cells(sample))
@@ -322,7 +323,8 @@ def _checked_times(
     RecordError for times in s or ms, or sample numbers, that contradict the rate.
     """
     assert sidecar.rate is not None
-    for place in layout.times if len(values) > 2 and columns is not None else ():
+    is_checked = columns is not None and len(values) > 2 and sidecar.rate > 0
+    for place in layout.times if is_checked else ():
         times = values[:, place]
         step = (times[-1] - times[0]) / (len(times) - 1)
         per_sample = (1 / sidecar.rate, 1000 / sidecar.rate, 1.0)

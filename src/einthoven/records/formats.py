@@ -166,6 +166,17 @@ def is_record(path: PathLike) -> bool:
     return os.path.isfile(name) or os.path.isfile(f"{name}.hea")
 
 
+def is_table_of_samples(path: PathLike) -> bool:
+    """Whether a `.csv` file holds the samples of an ECG, not a table of ECG files and labels."""
+    file = EcgFile.of(path)
+    if file.suffix != ".csv" or not os.path.isfile(file.name):
+        return False
+    try:
+        return bool(import_module("einthoven.records.csv").members(file))
+    except RecordError:
+        return True  # its sidecar is at fault
+
+
 def files_of(path: PathLike) -> list[Path]:
     """Existing files of a record: its file and sidecars, or header and signal files for WFDB."""
     name = EcgFile.of(path).name

@@ -8,7 +8,9 @@ Sources: Ribeiro et al., Nature Communications 11:1760, 2020, and the data sets 
 from __future__ import annotations
 
 import io
+import itertools
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -39,6 +41,7 @@ _CODE_TEST = ("I", "II", "III", "aVL", "aVF", "aVR", *STANDARD_LEADS[6:])
 _DEVIATION = 0.2  # of a limb lead from what follows of I and II, as a share of its size
 _TRIED = 16  # tracings of a file that may show the order of leads
 _DATASETS = 1000
+_LIGHT = 64 << 10  # bytes that no compression unpacks to more than 64 MiB
 _DAMAGED = "fetch the file again from its source"
 
 
@@ -147,7 +150,7 @@ def _read_tracing(file: EcgFile, root: Any, tracings: Any) -> Record:
                 "exam_id", file.member, f"names {len(rows)} tracings", remedy=_DAMAGED
             )
         if not len(rows):
-            raise unknown_member(file, len(tracings), example=str(exams[0]))
+            raise unknown_member(file, int((exams != 0).sum()), example=str(exams[0]))
         row = int(rows[0])
     assert row is not None
     values = stored(file, tracings, row)
@@ -275,8 +278,41 @@ def stored(file: EcgFile, dataset: Any, row: int | None = None) -> NDArray[Any]:
             for samples, piece in zip(dataset.shape, dataset.chunks, strict=True)
         ]
         written = dataset.id.get_num_chunks() == math.prod(pieces)
+        _refuse_overfull(file, dataset, row, pieces)
     if not written:  # HDF5 would fill up with zeros
         raise file.refusal(
             name, dataset.shape, "has samples that were never written", remedy=_DAMAGED
         )
     return np.asarray(dataset[()] if row is None else dataset[row])
+
+
+def _refuse_overfull(file: EcgFile, dataset: Any, row: int | None, pieces: Sequence[int]) -> None:
+    """Refuse compressed pieces that unpack to more than a piece: HDF5 would allocate all of it."""
+    from h5py import h5z
+
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(place)[0] for place in range(properties.get_nfilters())]
+    if h5z.FILTER_DEFLATE not in filters:
+        return
+    largest = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    offsets: list[tuple[int, ...]] = []
+    if row is None:
+        dataset.id.chunk_iter(
+            lambda piece: offsets.append(piece.chunk_offset) if piece.size > _LIGHT else None
+        )
+    else:
+        first = row // dataset.chunks[0] * dataset.chunks[0]
+        steps = zip(pieces[1:], dataset.chunks[1:], strict=True)
+        grid = itertools.product(*(range(0, count * step, step) for count, step in steps))
+        offsets = [(first, *rest) for rest in grid]
+    for offset in offsets:
+        _, packed = dataset.id.read_direct_chunk(offset)
+        is_heavy = len(packed) > _LIGHT
+        if is_heavy and len(zlib.decompressobj().decompress(packed, largest + 1)) > largest:
+            raise file.refusal(
+                dataset.name, offset, "unpacks to more than its size", remedy=_DAMAGED
+            )
+    if filters.count(h5z.FILTER_DEFLATE) > 1:
+        raise file.refusal(
+            dataset.name, filters, "is compressed twice", remedy="compress it once, with gzip"
+        )

@@ -8,11 +8,9 @@ Sources: MAT-File Format, The MathWorks; the China Physiological Signal Challeng
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import struct
-import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -42,6 +40,8 @@ from einthoven.records.sidecar import (
 _CPSC = {"ECG.data", "ECG.sex", "ECG.age"}
 _DEPTH = 8  # of structures in structures
 _LONGEST = 10_000  # letters of a text, cells of a list
+
+_KINDS_OF_4 = ("f8", "f4", "i4", "i2", "u2", "u1")
 
 # Version 5: kinds of elements, and classes of variables.
 _MATRIX, _COMPRESSED = 14, 15
@@ -145,15 +145,27 @@ def variables(file: EcgFile) -> dict[str, NDArray[Any]]:
 
 
 def _version_4(file: EcgFile) -> Iterator[tuple[str, NDArray[Any]]]:
-    from scipy.io import loadmat
-
-    stream: Any = io.BytesIO(file.content)  # the stubs admit paths only
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # names that occur twice
-        loaded = loadmat(stream)
-    for name, values in loaded.items():
-        if isinstance(values, np.ndarray) and values.dtype.kind in "iufU":
-            yield name, values
+    content = memoryview(file.content)
+    place = 0
+    while place < len(content):
+        order = "<" if content[place + 3] == 0 == content[place + 2] else ">"
+        kind, rows, columns, is_complex, length = struct.unpack_from(f"{order}5i", content, place)
+        if not 0 <= kind < 5000 or min(rows, columns, is_complex) < 0 or length < 1:
+            raise ValueError("a variable that begins with other numbers than a variable")
+        kind, layout, number, cls = kind // 1000, kind // 100 % 10, kind // 10 % 10, kind % 10
+        name = bytes(content[place + 20 : place + 20 + length]).split(b"\0")[0].decode("latin-1")
+        dtype = np.dtype(order + _KINDS_OF_4[number])
+        size = rows * columns * dtype.itemsize
+        place += 20 + length
+        values = content[place : place + size]
+        place += size * (2 if is_complex else 1)
+        if place > len(content) or layout or kind != (order == ">"):
+            raise ValueError(f"the variable {name} is cut off")
+        if cls == 0 and not is_complex:
+            yield name, np.frombuffer(values, dtype).reshape((rows, columns), order="F")
+        elif cls == 1 and rows * columns <= _LONGEST:
+            codes = np.frombuffer(values, dtype).reshape((rows, columns), order="F").astype(int)
+            yield name, np.array(["".join(map(chr, row)) for row in codes.tolist()])
 
 
 def _version_7(file: EcgFile, root: Any) -> Iterator[tuple[str, NDArray[Any]]]:
@@ -167,8 +179,8 @@ def _version_7(file: EcgFile, root: Any) -> Iterator[tuple[str, NDArray[Any]]]:
         yield name.replace("/", "."), values
 
 
-# scipy reads version 5 as well, but a single damaged byte in it may end the process
-# (a segmentation fault in scipy 1.17, as it uses kinds of elements without checking them).
+# scipy reads versions 4 and 5 as well, but a single damaged byte in version 5 may end the process
+# (a segmentation fault in scipy 1.17, which uses kinds of elements without checking them).
 
 
 def _version_5(file: EcgFile) -> Iterator[tuple[str, NDArray[Any]]]:

@@ -1,6 +1,7 @@
 """Sidecars: what an array file leaves unsaid (rate, unit, leads), and the Record of an array.
 
-A sidecar is a TOML file: `name.toml` beside the ECG file, or `ecg.toml` for all files of a folder.
+A sidecar is a TOML file: `name.toml` beside the ECG file, else `ecg.toml` for all files of its
+folder, else the file that the environment variable EINTHOVEN_SIDECAR names.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from einthoven.records.record import MILLIVOLTS, Record
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
+SIDECAR_VARIABLE = "EINTHOVEN_SIDECAR"
 _LARGEST_SIDECAR = 1 << 20  # bytes
 _ANY_FILE, _PACKED = 64 << 20, 20  # bytes, and multiple of its size, that a file may unpack to
 _UNIT = re.compile(r"(?:(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*)?(mV|uV|µV|μV|V)")
@@ -110,12 +112,16 @@ class Sidecar:
 
 
 def sidecar_path(file: EcgFile) -> str | None:
-    """Path of a file's sidecar: its own, else that of its folder; None for bytes in memory."""
+    """Path of a file's sidecar, which need not exist if the environment names it; None without one.
+
+    Bytes in memory have none.
+    """
     if file.data is not None:
         return None
     own = os.path.splitext(file.name)[0] + ".toml"
     shared = os.path.join(os.path.dirname(file.name), FOLDER_SIDECAR)
-    return next((path for path in (own, shared) if os.path.isfile(path)), None)
+    beside = (path for path in (own, shared) if os.path.isfile(path))
+    return next(beside, os.environ.get(SIDECAR_VARIABLE) or None)
 
 
 def sidecar_of(file: EcgFile) -> Sidecar:
@@ -154,6 +160,9 @@ def sidecar_of(file: EcgFile) -> Sidecar:
             f"is no valid TOML: {error}",
             remedy="fill in every value, text in quotes, and save the file as UTF-8",
         ) from None
+    for key in ("rate", "samples", "header"):
+        if (number := getattr(sidecar, key) or 0) < 0:
+            raise source.refusal(key, number, "is negative", remedy=f"state {SIDECAR_KEYS[key]}")
     unknown = [key for key in sidecar.metadata if key not in KEYS]
     if unknown:
         raise source.refusal(
@@ -230,8 +239,7 @@ def described(
         raise file.refusal(
             "description",
             None,
-            f"is incomplete: {', '.join(missing)} of the samples {'are' if missing[1:] else 'is'} "
-            "stated neither by the file nor by a sidecar",
+            f"is incomplete: neither the file nor a sidecar states {', '.join(missing)}",
             remedy=_template(file, missing),
         )
     return sidecar
@@ -268,8 +276,11 @@ def _template(file: EcgFile, keys: Sequence[str]) -> str:
     if path:
         return "\n".join([f"add to {path}:", "", *lines])
     own = os.path.splitext(os.path.basename(file.name))[0] + ".toml"
-    place = f"save this text as {own} beside the file, or as {FOLDER_SIDECAR} for all files of its"
-    return "\n".join([f"{place} folder, and fill it in:", "", *lines])
+    place = (
+        f"save this text as {own} beside the file, as {FOLDER_SIDECAR} for all files of its "
+        f"folder, or where {SIDECAR_VARIABLE} names it, and fill it in:"
+    )
+    return "\n".join([place, "", *lines])
 
 
 def unit_size(file: EcgFile, unit: str) -> float:
