@@ -39,6 +39,18 @@ def test_statements_of_both(two: Path, synthetic_path: Path) -> None:
     assert [path.resolve() for path in cohort.paths()[:2]] == first.paths()[:2]
 
 
+def test_statements_of_any_are_unknown_in_the_others(two: Path, synthetic_path: Path) -> None:
+    two.write_text(two.read_text() + '\nstatements = "any"')
+    cohort, first = open_cohort(two), open_cohort(synthetic_path, "statements")
+    assert cohort.labels == first.labels
+    assert np.array_equal(cohort.matrix[:-12], first.matrix)
+    known = ~np.isnan(cohort.matrix[-12:]).any(axis=0)
+    assert {label for label, is_known in zip(cohort.labels, known, strict=True) if is_known} == {
+        "SR", "AFIB",
+    }  # fmt: skip
+    assert np.isnan(cohort.matrix[-12:, ~known]).all()
+
+
 def test_patients_and_splits_are_those_of_each(two: Path, synthetic_path: Path) -> None:
     cohort, first = open_cohort(two), open_cohort(synthetic_path)
     assert cohort.table["split"][: len(first)].tolist() == first.table["split"].tolist()
@@ -65,6 +77,8 @@ def test_all_records_are_packed(two: Path, tmp_path: Path) -> None:
         ('cohorts = ["../ward.csv", "../absent"]', "absent"),
         ('cohorts = ["../ward.csv', "cannot be read"),
         ('cohorts = ["../ward.csv", "../other.csv"]', "no statement"),
+        ('cohorts = ["../ward.csv"]\nstatements = "every"', "every"),
+        ('cohorts = ["../ward.csv"]\nseed = 1', "seed"),
     ],
 )
 def test_lists_that_cannot_be_opened(two: Path, text: str, message: str) -> None:

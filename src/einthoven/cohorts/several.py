@@ -21,6 +21,7 @@ from einthoven.errors import CohortError
 from einthoven.licences import combined
 
 KEY = "cohorts"
+COMMON, ANY = "common", "any"  # values of the key `statements`
 
 
 def recognises(path: Path) -> bool:
@@ -36,6 +37,8 @@ def open_several(
     min_records: int = 0,
 ) -> Cohort:
     """Open the cohorts of a list as one, with the statements that all of them have.
+
+    With `statements = "any"`, those that one of them has; they are unknown (NaN) in the others.
 
     Records, patients and folds are those of each cohort: patients of different cohorts are
     different ones. Records are named after their cohort, as it is listed.
@@ -58,7 +61,13 @@ def open_several(
         statement.
     """
     file = Path(path)
-    names = _read(file)[KEY]
+    entries = {STATEMENTS: COMMON, **_read(file)}
+    names, which = entries[KEY], entries[STATEMENTS]
+    if len(entries) > 2 or which not in (COMMON, ANY):
+        raise CohortError(
+            f"{file}: the keys {', '.join(entries)} with {STATEMENTS} = {which!r}",
+            remedy=f'write {KEY}, and if needed {STATEMENTS} = "{ANY}"',
+        )
     if not isinstance(names, list) or not names or len(set(map(str, names))) < len(names):
         raise CohortError(
             f"{file}: {KEY} = {names!r} is not a list of different paths",
@@ -66,17 +75,15 @@ def open_several(
         )
     root = file.parent
     members = {str(name): open_member(root / str(name), empty_rows) for name in names}
-    shared = shared_statements(*(member.labels for member in members.values()))
+    sides = [member.labels for member in members.values()]
+    shared = shared_statements(*sides, common=which == COMMON)
     if not shared:
         raise CohortError(
             f"{file}: no statement is shared by {', '.join(members)}",
             remedy="list cohorts with common statements (docs/cohorts.md)",
         )
-    places = zip(*shared.values(), strict=True)
-    matrices = [
-        any_of(member.matrix, columns)
-        for member, columns in zip(members.values(), places, strict=True)
-    ]
+    columns = zip(*shared.values(), strict=True)  # by member
+    matrices = map(any_of, (member.matrix for member in members.values()), columns)
     known = {statement.name: statement.description for statement in statements()}
     cohort = Cohort(
         name=file.stem,
@@ -85,7 +92,7 @@ def open_several(
         labels=tuple(shared),
         root=root,
         table=pd.concat([_table(name, member, root) for name, member in members.items()]),
-        matrix=np.concatenate(matrices),
+        matrix=np.concatenate(list(matrices)),
         descriptions={name: known[name] for name in shared if name in known},
         licence=combined(*(member.licence for member in members.values())),
         left_out={

@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
+from itertools import chain
 
 import numpy as np
 import pandas as pd
@@ -91,8 +92,10 @@ def statements() -> tuple[Statement, ...]:
     )
 
 
-def shared_statements(*sides: Sequence[str]) -> dict[str, list[tuple[int, ...]]]:
-    """Statements that all lists of labels express.
+def shared_statements(
+    *sides: Sequence[str], common: bool = True
+) -> dict[str, list[tuple[int, ...]]]:
+    """Statements that lists of labels express.
 
     A statement that is made up of parts on every side is left out: its parts are there instead.
 
@@ -100,18 +103,22 @@ def shared_statements(*sides: Sequence[str]) -> dict[str, list[tuple[int, ...]]]
     ----------
     *sides : sequence of str
         Labels of a model or of a cohort, in one or several vocabularies.
+    common : bool
+        Only statements that all lists express; otherwise those of any list.
 
     Returns
     -------
     dict
-        Name of the statement to the places of its labels in each list. The statement holds if one
-        of them does. Labels that are no code of the map are statements if all lists have them.
+        Name of the statement to the places of its labels in each list; none if the list does not
+        express it. The statement holds if one of these labels does. Labels that are no code of the
+        map are statements if all lists have them.
     """
+    enough = all if common else any
     shared: dict[str, list[tuple[int, ...]]] = {}
     for statement in statements():
         parts = [statement.parts(labels) for labels in sides]
-        if all(parts) and any(len(of_side) == 1 for of_side in parts):
-            shared[statement.name] = [tuple(np.unique(np.concatenate(p)).tolist()) for p in parts]
+        if enough(parts) and any(len(of_side) == 1 for of_side in parts):
+            shared[statement.name] = [tuple(sorted(set(chain(*of_side)))) for of_side in parts]
     known = {place for places in shared.values() for place in places[0]}
     others = [label for place, label in enumerate(sides[0]) if place not in known]
     for label in others if len(sides) > 1 else ():
@@ -158,11 +165,12 @@ def with_statements(cohort: Cohort) -> Cohort:
 def any_of(matrix: Matrix, places: Sequence[Sequence[int]]) -> Matrix:
     """Targets of statements, (records, statements): 1 if one of the columns at their places is 1.
 
-    Otherwise NaN if one of these is not known.
+    Otherwise NaN if one of these is not known, or there is none.
     """
     parts = [matrix[:, list(columns)] for columns in places]
     holds = np.stack([(part == 1).any(axis=1) for part in parts], axis=1)
-    unknown = np.stack([np.isnan(part).any(axis=1) for part in parts], axis=1) & ~holds
+    gaps = [np.isnan(part).any(axis=1) | (part.shape[1] == 0) for part in parts]
+    unknown = np.stack(gaps, axis=1) & ~holds
     if not unknown.any():
         return holds.astype(np.uint8)
     return np.where(unknown, np.float32(np.nan), holds.astype(np.float32))
