@@ -86,6 +86,15 @@ def test_an_unknown_root_is_refused_with_the_known_formats(tmp_path: Path) -> No
     assert all(name in str(caught.value) for name in TEXTS)
 
 
+def test_a_root_behind_long_comments(tmp_path: Path) -> None:
+    text = TEXTS["GE MUSE"].replace("?>", f"?><!-- {'x' * 5000} -->", 1)
+    (tmp_path / "ecg.xml").write_text(text)
+    with pytest.raises(RecordError) as caught:
+        read_record(tmp_path / "ecg.xml")
+    assert (caught.value.field, caught.value.value) == ("root element", "RestingECG")
+    assert "GE CardioSoft" not in str(caught.value)
+
+
 # ------------------------------------------------------------------ attacks
 
 

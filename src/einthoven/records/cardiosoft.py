@@ -90,7 +90,7 @@ def read(file: EcgFile) -> Record:
             raise file.refusal("ChannelSampleCountTotal", total, reason, remedy=_EXPORT)
         add_lead(file, leads, lead, resolution * values)
     announced = text_of(strip, "NumberOfLeads")
-    if announced and count(file, "NumberOfLeads", announced) != len(leads):
+    if announced and count(file, "NumberOfLeads", announced) > len(leads):
         reason = f"the file has {len(leads)}: {', '.join(leads)}"
         raise file.refusal("NumberOfLeads", announced, reason, remedy=_EXPORT)
     return Record.create(

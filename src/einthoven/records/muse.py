@@ -116,7 +116,7 @@ def _rhythm(file: EcgFile, waveform: Element) -> tuple[float, dict[str, NDArray[
         lead = canonical_lead(text_of(element, "LeadID"))
         add_lead(file, leads, lead, _lead(file, lead, element))
     announced = text_of(waveform, "NumberofLeads")
-    if announced and count(file, "NumberofLeads", announced) != len(leads):
+    if announced and count(file, "NumberofLeads", announced) > len(leads):
         reason = f"the file has {len(leads)}: {', '.join(leads)}"
         raise file.refusal("NumberofLeads", announced, reason, remedy=_EXPORT)
     return base * 10**exponent, leads

@@ -13,17 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.records.file import EcgFile
+from einthoven.records.record import MILLIVOLTS
 
 ROOTS = {
-    "AnnotatedECG": ("HL7 aECG", "urn:hl7-org:v3"),
-    "RestingECG": ("GE MUSE", ""),
-    "CardiologyXML": ("GE CardioSoft", ""),
-    "restingecgdata": ("Philips Sierra", "http://www3.medical.philips.com"),
+    "HL7 aECG": ("AnnotatedECG", "urn:hl7-org:v3"),
+    "GE MUSE": ("RestingECG", ""),
+    "GE CardioSoft": ("CardiologyXML", ""),
+    "Philips Sierra": ("restingecgdata", "http://www3.medical.philips.com"),
 }
-"""Root element of each format, with the format's name and namespace."""
-
-UNITS = {"v": 1e3, "mv": 1.0, "uv": 1e-3, "µv": 1e-3, "μv": 1e-3, "nv": 1e-6}
-"""Units of voltage in millivolts, in lower case; micro is written in three ways."""
+"""Root element and namespace of each format."""
 
 _EXPORT = "export the ECG again"
 _LARGEST = 32 << 20  # bytes; 15 minutes of twelve leads at 500 Hz have about 25 MB in decimals
@@ -101,10 +99,11 @@ def format_name(head: bytes) -> str:
     try:
         _parser()(root).feed(head)
     except _RootFoundError:
-        namespace, _, tag = root.name.rpartition("}")
-        name, expected = ROOTS.get(tag, ("", ""))
-        # Exports without a namespace are read; one of another standard is another format.
-        return name if namespace.removeprefix("{") in ("", expected) else ""
+        namespace, _, tag = root.name.removeprefix("{").rpartition("}")
+        for name, (expected, standard) in ROOTS.items():
+            # Exports without a namespace are read; one of another standard is another format.
+            if tag == expected and namespace in ("", standard):
+                return name
     except Exception:
         pass  # not XML, or refused by `parse` with the reason
     return ""
@@ -123,8 +122,8 @@ def parse(file: EcgFile, name: str) -> Element:
     Raises
     ------
     RecordError
-        If the file is not well-formed, declares entities, is too large or nested too deeply, or
-        has the root element of another format.
+        If the file is not well-formed, declares entities, has more bytes, elements or attributes
+        than any ECG, or has the root element of another format.
     """
     if file.size > _LARGEST:
         reason = f"an ECG in XML has at most {_LARGEST} bytes"
@@ -132,8 +131,6 @@ def parse(file: EcgFile, name: str) -> Element:
             "size", file.size, reason, remedy="export a shorter part of the recording"
         )
     content = _without_blanks(file.content)
-    if not content.strip(b"\0\xff\xfe"):
-        raise file.refusal("content", None, "is empty", remedy=_EXPORT)
     for mark, most in _MARKS.items():
         if content.count(mark) > most:
             reason = "is in the file more often than in any ECG"
@@ -148,10 +145,13 @@ def parse(file: EcgFile, name: str) -> Element:
         raise file.refusal("XML", None, reason, remedy="fetch or export the ECG again") from None
     for element in root.iter():
         element.tag = element.tag.rpartition("}")[2]
-    expected = next(root for root, (format_name, _) in ROOTS.items() if format_name == name)
-    if root.tag != expected:
-        names = ", ".join(format_name for format_name, _ in ROOTS.values())
-        reason = f"no known format of ECGs; the XML formats are {names}"
+    if root.tag != ROOTS[name][0]:
+        if root.tag in {tag for tag, _ in ROOTS.values()}:
+            reason = "must begin in the first 4,096 bytes of the file"
+            raise file.refusal(
+                "root element", root.tag, reason, remedy="remove the comments in front of it"
+            )
+        reason = f"no known format of ECGs; the XML formats are {', '.join(ROOTS)}"
         raise file.refusal("root element", root.tag, reason, remedy=f"{_EXPORT} in one of them")
     return root
 
@@ -206,7 +206,7 @@ def number(file: EcgFile, field: str, text: str, *, positive: bool = False) -> f
     value = figure(text)
     if value is None or (positive and value <= 0):
         reason = f"must be a {'positive ' if positive else ''}number"
-        raise file.refusal(field, text, reason if text else "is missing", remedy=_EXPORT)
+        raise file.refusal(field, text or None, reason if text else "is missing", remedy=_EXPORT)
     return value
 
 
@@ -220,13 +220,13 @@ def count(file: EcgFile, field: str, text: str) -> int:
 
 def millivolts(file: EcgFile, field: str, unit: str) -> float:
     """Unit of voltage in millivolts. RecordError if it is none."""
-    try:
-        return UNITS[unit.lower()]
-    except KeyError:
-        known = "uV, mV, V or nV"
-        reason = f"is no unit of voltage that is known: {known}" if unit else "is missing"
+    known = {name.lower(): value for name, value in MILLIVOLTS.items()} | {"nv": 1e-6}
+    name = unit.replace("\N{MICRO SIGN}", "u").replace("\N{GREEK SMALL LETTER MU}", "u").lower()
+    if name not in known:
+        reason = "is no unit of voltage that is known: uV, mV, V, nV" if unit else "is missing"
         remedy = f"{_EXPORT} with the unit; it is never guessed"
-        raise file.refusal(field, unit or None, reason, remedy=remedy) from None
+        raise file.refusal(field, unit or None, reason, remedy=remedy)
+    return known[name]
 
 
 def samples(
