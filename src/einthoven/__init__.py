@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from einthoven.backbones.registry import backbone_names, create_backbone
     from einthoven.cohorts import Cohort, open_cohort
     from einthoven.errors import EinthovenError
-    from einthoven.estimator import EcgClassifier, EcgEmbedder
+    from einthoven.estimator import EcgClassifier, EcgEmbedder, EcgRegressor
     from einthoven.experiment.ensembles import ensemble
     from einthoven.experiment.posttrain import posttrain
     from einthoven.inference import predict
@@ -32,6 +32,7 @@ _HOMES = {
     "Cohort": "cohorts",
     "EcgClassifier": "estimator",
     "EcgEmbedder": "estimator",
+    "EcgRegressor": "estimator",
     "EinthovenError": "errors",
     "Model": "models",
     "Predictions": "predictions",
@@ -58,6 +59,7 @@ __all__ = [
     "Cohort",
     "EcgClassifier",
     "EcgEmbedder",
+    "EcgRegressor",
     "EinthovenError",
     "Model",
     "Predictions",

@@ -1,4 +1,5 @@
-"""Scikit-learn estimators: any backbone as a transformer, any recipe as a classifier, on arrays.
+"""Scikit-learn estimators: any backbone as a transformer, any recipe as a classifier
+or regressor, on arrays.
 
 X is (records, leads, samples) in millivolts, or the same with leads and samples flattened into one
 axis, (records, leads * samples), as pipelines and cross-validation of scikit-learn pass it. Rate
@@ -19,8 +20,9 @@ Training is that of `einthoven.stages`, on an in-memory store. It cannot be resu
 
 from einthoven.estimator.classifier import EcgClassifier
 from einthoven.estimator.embedder import EcgEmbedder
+from einthoven.estimator.regressor import EcgRegressor
 
-__all__ = ["EcgClassifier", "EcgEmbedder"]
+__all__ = ["EcgClassifier", "EcgEmbedder", "EcgRegressor"]
 
 
 def __dir__() -> list[str]:

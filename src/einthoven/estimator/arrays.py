@@ -32,8 +32,11 @@ from einthoven.signals.batches import SignalSource
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Window
 from einthoven.signals.store import ArrayStore, check_amplitude
+from einthoven.tasks import Task
+from einthoven.tasks.kind import Form
+from einthoven.tasks.task import Matrix
 
-Kind = Literal["binary", "multiclass", "multilabel"]
+Kind = Literal["binary", "multiclass", "multilabel", "regression"]
 # Records that are scored after every epoch if none are held out.
 _SCORED = 512
 
@@ -167,7 +170,7 @@ def source(
     preparation: Preparation,
     *,
     rows: NDArray[np.intp] | None = None,
-    targets: NDArray[np.uint8] | None = None,
+    targets: Matrix | None = None,
     groups: Any = None,
 ) -> SignalSource:
     """Rows of a store, or all of them, with their rows of targets and groups."""
@@ -191,20 +194,24 @@ class Targets:
 
     Attributes
     ----------
-    kind : {"binary", "multiclass", "multilabel"}
-        Whether a record has one of two classes, one of several, or any number of labels.
+    kind : {"binary", "multiclass", "multilabel", "regression"}
+        Whether a record has one of two classes, one of several, any number of labels, or numbers.
     classes : numpy.ndarray
-        The classes in order, or the names (or numbers) of the labels.
+        The classes in order, or the names (or numbers) of the labels or numbers.
     matrix : numpy.ndarray
-        (records, outputs) uint8: the second class, every class, or every label.
+        (records, outputs): the second class, every class, every label, or numbers; NaN where not
+        known.
     label : str
         Name of the second of the classes 0 and 1; the empty string is its value.
+    is_flat : bool
+        Whether y has one dimension.
     """
 
     kind: Kind
     classes: NDArray[Any]
-    matrix: NDArray[np.uint8]
+    matrix: Matrix
     label: str = ""
+    is_flat: bool = False
 
     @classmethod
     def of(cls, y: NDArray[Any], names: Sequence[Any] | None = None) -> Targets:
@@ -239,6 +246,52 @@ class Targets:
             return cls("binary", classes, place.astype(np.uint8)[:, None], label)
         return cls("multiclass", classes, np.eye(len(classes), dtype=np.uint8)[place])
 
+    @classmethod
+    def numbers(cls, y: NDArray[Any], names: Sequence[Any] | None = None) -> Targets:
+        """Read y as numbers, (records,) or (records, numbers)."""
+        values = np.asarray(y, dtype=np.float32)
+        matrix = values.reshape(len(values), -1)
+        count = matrix.shape[1]
+        names = names if names is not None and len(names) == count else range(count)
+        return cls("regression", np.asarray(names), matrix, is_flat=values.ndim == 1)
+
+    def with_gaps(self, gaps: NDArray[np.bool_] | None) -> Targets:
+        """The targets with what is not known, (records, outputs).
+
+        Raises
+        ------
+        EstimatorError
+            If nothing is known of a record, or the targets are classes.
+        """
+        if gaps is None:
+            return self
+        empty = gaps.all(axis=1)
+        if empty.any() or gaps.shape != self.matrix.shape:
+            raise EstimatorError(
+                f"the target of record {int(empty.argmax())} is not known",
+                remedy="leave out the records without any known target",
+            )
+        return replace(self, matrix=np.where(gaps, np.nan, self.matrix).astype(np.float32))
+
+    @property
+    def task(self) -> Task:
+        """The task that the network is trained for."""
+        if self.kind == "multiclass":
+            return Task(kind="multiclass", target="y", classes=tuple(self.names))
+        if self.kind == "regression":
+            return Task(kind="regression", target=tuple(self.names))
+        return Task()
+
+    @property
+    def form(self) -> Form:
+        """Form of the task."""
+        return self.task.behaviour.form
+
+    @property
+    def strata(self) -> NDArray[np.uint8]:
+        """(records, strata) 0 and 1, over which validation records are stratified."""
+        return self.task.behaviour.strata(self.matrix)
+
     @property
     def names(self) -> list[str]:
         """Names of the network's outputs."""
@@ -247,8 +300,17 @@ class Targets:
         return [str(name) for name in (self.classes[1:] if self.kind == "binary" else self.classes)]
 
 
+def without_gaps(y: Any) -> tuple[Any, NDArray[np.bool_] | None]:
+    """Numbers in a matrix with 0 in place of NaN, and where that was; other targets as they are."""
+    values = np.asarray(y) if not hasattr(y, "toarray") else np.empty(0)
+    if values.ndim != 2 or values.dtype.kind != "f" or not np.isnan(values).any():
+        return y, None
+    gaps = np.isnan(values)
+    return np.where(gaps, 0.0, values), gaps
+
+
 def set_aside(
-    targets: NDArray[np.uint8], groups: Any, *, fraction: float | None, seed: int
+    strata: NDArray[np.uint8], groups: Any, *, fraction: float | None, seed: int
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Rows to train and to validate on, by groups and stratified by their rarest label.
 
@@ -259,11 +321,11 @@ def set_aside(
     EstimatorError
         If the groups are too few for the fraction.
     """
-    rows = np.arange(len(targets))
+    rows = np.arange(len(strata))
     owners = spelled(rows if groups is None else groups)
-    check_consistent_length(owners, targets)
+    check_consistent_length(owners, strata)
     if fraction is None:
-        scored = patient_order(owners, targets, seed=seed)[:_SCORED]
+        scored = patient_order(owners, strata, seed=seed)[:_SCORED]
         return rows, np.flatnonzero(np.isin(owners, scored))
     folds, count = round(1 / fraction), len(np.unique(owners))
     if folds > count:
@@ -271,5 +333,5 @@ def set_aside(
             f"validation_fraction = {fraction} of {count} groups is none",
             remedy="pass a larger share, or None to train on all records",
         )
-    is_validation = stratified_places(owners, targets, count=folds, seed=seed) == folds - 1
+    is_validation = stratified_places(owners, strata, count=folds, seed=seed) == folds - 1
     return np.flatnonzero(~is_validation), np.flatnonzero(is_validation)

@@ -2,74 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
-from numbers import Integral, Real
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.special import logit
 from sklearn.base import ClassifierMixin
-from sklearn.utils import check_random_state
-from sklearn.utils._param_validation import Interval, StrOptions
-from sklearn.utils.validation import check_is_fitted
 
-from einthoven.backbones.classifier import Classifier
-from einthoven.backbones.contract import Backbone
-from einthoven.backbones.inference import probabilities
-from einthoven.backbones.registry import seeded
-from einthoven.errors import EstimatorError
-from einthoven.estimator.arrays import ArrayEstimator, Targets, set_aside, source
-from einthoven.estimator.embedder import (
-    Encoder,
-    backbone_name,
-    initial_config,
-    initial_fingerprints,
-    open_encoder,
-)
-from einthoven.evaluate.calibrate import best_thresholds
-from einthoven.files import Json
-from einthoven.inference import on_device
-from einthoven.licences import OWN_DATA, Licence, combined
-from einthoven.models import Model, derived_provenance, initial_weights
-from einthoven.predictions import Calibration
-from einthoven.progress import Progress, live_bars
-from einthoven.signals.batches import SignalSource
-from einthoven.stages.data import adapt_preparation
-from einthoven.stages.policy import FEWEST_TUNED, resolve_auto
-from einthoven.stages.posttrain import (
-    RecipeWarning,
-    check_stages,
-    check_weights,
-    resolve_recipe,
-    train_stages,
-)
-from einthoven.stages.probe import out_of_fold_probabilities
-from einthoven.stages.recipe import Recipe, load_recipe, recipe_for
-from einthoven.stages.statistics import fit_standardiser, with_scale
-from einthoven.training.distributed import Processes
-from einthoven.training.loop import Result
-from einthoven.training.run import RunFolder, environment
+from einthoven.estimator.arrays import Targets
+from einthoven.estimator.trained import TrainedEstimator
 
 # Largest probability whose logit is finite: the last float64 below one.
 _LARGEST = 1.0 - 2.0**-53
-# Split, targets and probabilities.
-_Unseen = tuple[str, NDArray[np.uint8], NDArray[np.float64]]
 
 
-class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
+class EcgClassifier(ClassifierMixin, TrainedEstimator):  # type: ignore[misc]
     """A backbone with a linear head, trained by a recipe: the linear probe by default.
 
-    y contains labels of 0 and 1, (records, labels), any number of which apply to a record; or one
-    class a record, (records,). Every output is a sigmoid; with several classes, the probabilities
-    are divided by their sum. Probabilities are not calibrated, and `predict` uses 0.5 for labels:
-    for clinical thresholds, calibrate on records that were not trained on.
+    y contains labels of 0 and 1, (records, labels), any number of which apply to a record (NaN is
+    not known); or one class a record, (records,). A label, and the second of two classes, is a
+    sigmoid; several classes are one softmax. Probabilities are not calibrated, and `predict` uses
+    0.5 for labels: for clinical thresholds, calibrate on records that were not trained on.
 
     Parameters
     ----------
@@ -118,167 +72,27 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
         Leads times samples.
     """
 
-    _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        **ArrayEstimator._parameter_constraints,
-        "backbone": [str, Path, Backbone, Classifier, Model],
-        "recipe": [str, Path, Recipe],
-        "validation_fraction": [Interval(Real, 0, 0.5, closed="right"), StrOptions({"auto"}), None],
-        "verbose": ["verbose"],
-        "random_state": [
-            Interval(Integral, 0, 2**63 - 1, closed="both"),
-            np.random.RandomState,
-            None,
-        ],
-    }
+    def _targets(self, y: NDArray[Any], names: Sequence[Any] | None) -> Targets:
+        return Targets.of(y, names)
 
-    def __init__(
-        self,
-        backbone: Encoder | None = None,
-        *,
-        weights: str | Path | None = None,
-        options: Mapping[str, Any] | None = None,
-        rate: float | None = None,
-        leads: Sequence[str] | None = None,
-        samples: int | None = None,
-        short: str = "refuse",
-        recipe: str | Path | Recipe = "linear-probe",
-        overrides: Sequence[str] = (),
-        validation_fraction: float | str | None = "auto",
-        batch_size: int = 64,
-        device: str | torch.device = "cpu",
-        n_jobs: int | None = None,
-        random_state: Any = None,
-        verbose: int = 1,
-    ) -> None:
-        self.backbone = backbone
-        self.weights = weights
-        self.options = options
-        self.rate = rate
-        self.leads = leads
-        self.samples = samples
-        self.short = short
-        self.recipe = recipe
-        self.overrides = overrides
-        self.validation_fraction = validation_fraction
-        self.batch_size = batch_size
-        self.device = device
-        self.n_jobs = n_jobs
-        self.random_state = random_state
-        self.verbose = verbose
-
-    def fit(
-        self, X: Any, y: Any, groups: Any = None, *, progress: Progress | None = None
-    ) -> EcgClassifier:
-        """Train by the recipe; temporary files are deleted at the end.
-
-        Warns (`RecipeWarning`) if stage 2 of the recipe is left out, because there are few records.
-
-        Parameters
-        ----------
-        X : array of shape (records, leads, samples) or (records, leads * samples), or list
-            Millivolts; or a list of Records, of paths, or of arrays of different lengths.
-        y : array of shape (records, labels) or (records,)
-            Labels of 0 and 1, or classes.
-        groups : array of shape (records,), optional
-            Patient of each record, whose records are not divided between training and validation.
-            Default: each record is a group.
-        progress : callable, optional
-            Called as ``progress(task, completed, total, metrics)`` after every step and every epoch
-            instead of showing progress; see `einthoven.progress.Progress`. An exception in it ends
-            training.
-
-        Raises
-        ------
-        ValueError
-            If a parameter is impossible, or X, y and the parameters do not match.
-        EinthovenError
-            If the backbone cannot be read or does not accept the records, or the recipe cannot be
-            carried out.
-        """
-        self._validate_params()
-        names = _names(y)
-        x, y = self._flat(X, y, multi_output=True, ensure_min_samples=2)
-        targets, store, recipe = Targets.of(y, names), self._store(x), self._recipe()
-        backbone, preparation = open_encoder(
-            self.backbone,
-            leads=store.leads,
-            weights=self.weights,
-            options=self.options,
-            seed=recipe.seed if recipe.initialise == "random" else None,
-        )
-        recipe, fraction = self._validation(recipe, targets)
-        init = recipe.stage2.head_init if recipe.stage2 else "stock"
-        with seeded(recipe.seed):
-            network = Classifier(backbone, targets.names, head_init=init)
-        preparation = self._with_short(adapt_preparation(preparation, recipe.data))
-        sources = [
-            source(store, preparation, rows=rows, targets=targets.matrix, groups=groups)
-            for rows in set_aside(targets.matrix, groups, fraction=fraction, seed=recipe.seed)
-        ]
-        if recipe.data.standardise == "scalar":
-            preparation = with_scale(preparation, fit_standardiser(sources[0]))
-            sources = [replace(item, preparation=preparation) for item in sources]
-        recipe, results, unseen = self._train(network, sources, recipe, fraction, progress)
-        self.classifier_, self.preparation_ = network.cpu().eval(), preparation
+    def _set_names(self, targets: Targets) -> None:
         self.classes_, self._kind = targets.classes, targets.kind
-        self.results_ = {stage: _summary(result) for stage, result in results.items()}
-        self.history_ = {stage: result.history for stage, result in results.items()}
-        self._aggregate, self._config = recipe.data.aggregate, self._origin(recipe)
-        self._calibration = None if unseen is None else _with_thresholds(targets.names, *unseen)
-        self._fingerprints = initial_fingerprints(self.backbone, self.weights)
-        return self
-
-    def _train(
-        self,
-        network: Classifier,
-        sources: Sequence[SignalSource],
-        recipe: Recipe,
-        fraction: float | None,
-        progress: Progress | None,
-    ) -> tuple[Recipe, dict[str, Result], _Unseen | None]:
-        """Train the network.
-
-        Returns the recipe without `auto` values, the result of each stage, and predictions of
-        records that the network has not seen.
-        """
-        processes, stage2 = Processes(self._device()), recipe.stage2
-        bars = live_bars() if self.verbose and progress is None else nullcontext(progress)
-        with self._threads(), TemporaryDirectory(prefix="einthoven-") as folder, bars as progress:
-            recipe, _ = resolve_recipe(recipe, sources[0].targets, sources[1].targets, processes)
-            if stage2 and not recipe.stage2:
-                warnings.warn(
-                    f"stage 2 of the recipe {recipe.name} is left out with fewer than "
-                    f"{FEWEST_TUNED} records; stage2.keep=better or always trains it",
-                    RecipeWarning,
-                    stacklevel=3,
-                )
-            check_stages(network, sources[0], recipe=recipe, processes=processes)
-            results = train_stages(
-                network,
-                *sources,
-                recipe=recipe,
-                run=RunFolder(Path(folder)),
-                processes=processes,
-                progress=progress,
-            )
-            unseen = _unseen(network, sources, results, Path(folder), recipe, fraction)
-        return recipe, results, unseen
 
     def predict_proba(self, X: Any) -> NDArray[np.float64]:
         """Probabilities, (records, classes) or (records, labels)."""
         outputs = self._outputs(X)
         if self._kind == "binary":
             return np.column_stack([1 - outputs[:, 0], outputs[:, 0]])
-        if self._kind == "multilabel":
-            return outputs
-        total = outputs.sum(axis=1, keepdims=True)
-        some = np.where(total > 0, outputs, 1.0)
-        shares: NDArray[np.float64] = some / some.sum(axis=1, keepdims=True)
-        return shares
+        return outputs
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Logits of the probabilities: (records,) of two classes, otherwise (records, outputs)."""
+        """Logits of the probabilities: (records,) of two classes, otherwise (records, outputs).
+
+        Those of several classes are the logarithms of their probabilities.
+        """
         outputs = np.clip(self._outputs(X), np.finfo(float).tiny, _LARGEST)
+        if self._kind == "multiclass":
+            return np.asarray(np.log(outputs))
         values: NDArray[np.float64] = logit(outputs)
         return values[:, 0] if self._kind == "binary" else values
 
@@ -289,165 +103,7 @@ class EcgClassifier(ClassifierMixin, ArrayEstimator):  # type: ignore[misc]
             return (shares > 0.5).astype(int)
         return np.asarray(self.classes_[shares.argmax(axis=1)])
 
-    def to_model(self) -> Model:
-        """The trained network with its preparation, which predicts ECG files and can be saved.
-
-        Probabilities of several classes are not divided by their sum: a model's labels do not
-        exclude each other. Its thresholds are chosen on out-of-fold predictions of a logistic
-        regression, or on records that were held out; without either, it has none.
-        """
-        check_is_fitted(self)
-        calibration, fit = self._calibration or (None, {})
-        return Model(
-            self.classifier_,
-            self.preparation_,
-            aggregate=self._aggregate,
-            calibration=calibration,
-            config=self._config | fit,
-            fingerprints=self._fingerprints,
-        )
-
-    def _recipe(self) -> Recipe:
-        """The recipe with the settings of the backbone and this estimator's seed."""
-        name = backbone_name(self.backbone)
-        keys = {"seed"} if self.random_state is not None else set()
-        if self.validation_fraction is None:
-            keys |= {"stage1.select", "stage2.select"}
-        for key in keys & {text.partition("=")[0].strip() for text in self.overrides}:
-            raise EstimatorError(
-                f"override {key} has no effect: random_state or validation_fraction decides it",
-                remedy="leave one of the two out",
-            )
-        if not isinstance(self.recipe, Recipe):
-            recipe = load_recipe(recipe_for(name, self.recipe), self.overrides, backbone=name)
-        elif self.overrides:
-            raise EstimatorError(
-                "`overrides` do not apply to a Recipe", remedy="change the Recipe: model_copy"
-            )
-        else:
-            recipe = self.recipe
-        check_weights(recipe, self.weights if name == self.backbone else "a model", name)
-        if recipe.data.fraction != 1:
-            raise EstimatorError(
-                f"data.fraction = {recipe.data.fraction}", remedy="pass fewer records"
-            )
-        if recipe.refit == "always":
-            raise EstimatorError(
-                "refit = always has no effect: records that are held out are not trained on",
-                remedy="leave it out; `validation_fraction=None` trains on all records",
-            )
-        seed = recipe.seed if self.random_state is None else self.random_state
-        if not isinstance(seed, int | np.integer):
-            seed = check_random_state(seed).randint(2**31 - 1)
-        return recipe.model_copy(update={"seed": int(seed), "refit": "never"})
-
-    def _validation(self, recipe: Recipe, targets: Targets) -> tuple[Recipe, float | None]:
-        """The recipe and the share of validation records; without any, it keeps the last epoch."""
-        fraction: Any = self.validation_fraction
-        if fraction == "auto":
-            probe = resolve_auto(recipe, targets.matrix, targets.matrix)[0].stage1
-            is_solved = recipe.stage2 is None and probe is not None and probe.solver == "logistic"
-            fraction = None if is_solved else 0.1
-        if fraction is not None:
-            return recipe, fraction
-        last = {"stage1": {"select": "last"}, "stage2": {"select": "last", "keep": "always"}}
-        changes = {
-            stage: settings.model_copy(update=last[stage])
-            for stage in last
-            if (settings := getattr(recipe, stage)) is not None
-        }
-        return recipe.model_copy(update=changes), None
-
-    def _origin(self, recipe: Recipe) -> Json:
-        """Licence and provenance of the trained model."""
-        initial = initial_config(self.backbone, self.weights)
-        licences = [OWN_DATA] if initial is None else [OWN_DATA, Licence.from_dict(initial)]
-        provenance = {
-            "recipe": recipe.to_dict(),
-            **derived_provenance(initial),
-            "environment": environment(),
-        }
-        if initial and "weights_sha256" in initial:
-            provenance["initial_weights"] = initial_weights(initial)
-        return combined(*licences).to_dict() | {"provenance": provenance}
-
-    def _outputs(self, X: Any) -> NDArray[np.float64]:
-        check_is_fitted(self)
-        records = source(self._store(self._flat(X, reset=False)), self.preparation_)
-        device = self._device()
-        network: Any = on_device(self.classifier_, device)
-        with self._threads():
-            return probabilities(
-                network,
-                records,
-                aggregate=self._aggregate,
-                batch_size=self.batch_size,
-                device=device,
-            )
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
-
-
-def _names(y: Any) -> Sequence[Any] | None:
-    """Names of the labels in the columns of a data frame, or in a series."""
-    if hasattr(y, "columns"):
-        return list(y.columns)
-    name = getattr(y, "name", None)
-    return None if name is None else [name]
-
-
-def _unseen(
-    network: Classifier,
-    sources: Sequence[SignalSource],
-    results: Mapping[str, Result],
-    folder: Path,
-    recipe: Recipe,
-    fraction: float | None,
-) -> _Unseen | None:
-    """Split, targets and probabilities of records that the network predicts without having seen.
-
-    Those of a logistic regression are out of fold, the others held out; None if there are none.
-    """
-    train, validation = sources
-    values = out_of_fold_probabilities(folder / "stage1") if recipe.stage1 else None
-    last = [stage for stage, result in results.items() if result.is_kept][-1]
-    if values is not None and last == "stage1":
-        return "out of fold", train.targets, values
-    if fraction is None:
-        return None
-    rule, device = recipe.data.aggregate, next(network.parameters()).device
-    values = probabilities(network.eval(), validation, aggregate=rule, device=device)
-    return "validation", validation.targets, values
-
-
-def _with_thresholds(
-    labels: Sequence[str], split: str, targets: NDArray[np.uint8], values: NDArray[np.float64]
-) -> tuple[Calibration, Json]:
-    """A calibration that only has thresholds, and its entry in config.json."""
-    positives = targets.sum(axis=0, dtype=int).tolist()
-    fit = {
-        "split": split,
-        "cohort": "",
-        "records": len(targets),
-        "positives": dict(zip(labels, positives, strict=True)),
-        "temperatures": False,
-        "bias": False,
-    }
-    count = len(labels)
-    calibration = Calibration((1.0,) * count, (0.0,) * count, best_thresholds(targets, values))
-    return calibration, {"calibration_fit": fit}
-
-
-def _summary(result: Result) -> dict[str, float]:
-    """A few numbers of a stage: its epochs, and the metrics of the selected one."""
-    selected = next(line for line in result.history if line["epoch"] == result.best_epoch)
-    names = ("train_loss", "validation_loss", "macro_auroc", "penalty")
-    return {
-        "epochs": len(result.history),
-        "best_epoch": result.best_epoch,
-        **{name: selected[name] for name in names if name in selected},
-        "is_kept": int(result.is_kept),
-    }
