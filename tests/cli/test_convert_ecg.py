@@ -144,6 +144,20 @@ def test_columns_of_a_table_stay(cli: Cli, export: Path, tmp_path: Path) -> None
     assert cohort.targets().ravel().tolist() == [1, 0]
 
 
+def test_labels_and_splits_of_a_data_set(cli: Cli, synthetic_path: Path, tmp_path: Path) -> None:
+    cli("convert-ecg", synthetic_path, tmp_path / "o", "--anonymise")
+    before, after = (
+        open_cohort(synthetic_path, empty_rows="keep"),
+        open_cohort(tmp_path / "o/ecgs.csv"),
+    )
+    assert after.labels == before.labels
+    for split in ("train", "validation", "test"):
+        np.testing.assert_array_equal(
+            np.sort(after.targets(split).sum(axis=1)), np.sort(before.targets(split).sum(axis=1))
+        )
+        assert len(set(after.patients(split))) == len(set(before.patients(split)))
+
+
 def test_signals_of_no_step_are_rounded(tmp_path: Path) -> None:
     lead = channel(code("I", "99X"), ChannelBaseline="0.33", ChannelSensitivity="4.9")
     write(tmp_path / "a.dcm", data_set(group(counts(600, 1), [lead])))

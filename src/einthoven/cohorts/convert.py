@@ -85,8 +85,8 @@ def convert(
 
     `out` is filled when all records are converted. It holds a file for each record, at its place
     among the sources, and `ecgs.csv` with `path`, `patient`, `age`, `sex` and the columns of a
-    table, so that the result can be used as a cohort at once. A record without patient counts as a
-    patient of its own.
+    table, or the labels and splits of a data set, so that the result can be used as a cohort at
+    once. A record without patient counts as a patient of its own.
 
     Anonymisation keeps the signal, sex, age (90 for higher ones), height, weight, measurements,
     filters and SNOMED CT codes (`Dx`). It leaves out everything else, among it names, dates,
@@ -237,12 +237,17 @@ def _rows(file: Path) -> list[_Item]:
 
 
 def _folder(folder: Path) -> list[_Item]:
-    """Records of a folder or data set."""
+    """Records of a folder; those of a data set with its labels, splits, ages and sexes."""
     keeps = "empty_rows" in layout_of(folder).options
     cohort = open_cohort(folder, **({"empty_rows": "keep"} if keeps else {}))
+    kept = [
+        name for name in _KEPT if name in cohort.table and (name != "split" or cohort.has_splits)
+    ]
+    labels = pd.DataFrame(cohort.targets(), cohort.table.index, cohort.labels)
+    rows: Any = cohort.table[kept].join(labels).to_dict("records")
     return [
-        _Item(cohort.root / path, cohort.root, "" if patient == path else str(patient))
-        for path, patient in zip(cohort.table["path"], cohort.patients(), strict=True)
+        _Item(cohort.root / path, cohort.root, "" if patient == path else str(patient), row)
+        for path, patient, row in zip(cohort.table["path"], cohort.patients(), rows, strict=True)
     ]
 
 

@@ -30,8 +30,8 @@ def csv_content(record: Record) -> tuple[bytes, bytes]:
     ]
     if record.patient:
         lines.append(f"patient = {_quoted(record.patient)}")
-    lines.append("\n[metadata]")
-    lines += [f"{key} = {_quoted(text)}" for key, text in record.metadata.items() if key in KEYS]
+    known = {key: text for key, text in record.metadata.items() if key in KEYS}
+    lines += ["\n[metadata]"] * bool(known) + [f"{key} = {_quoted(known[key])}" for key in known]
     return buffer.getvalue(), "\n".join([*lines, ""]).encode()
 
 
