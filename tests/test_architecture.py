@@ -21,6 +21,7 @@ ROOMS = (
     "progress",
     "files",
     "licences",
+    "workers",
     "records",
     "tasks",
     "cohorts",

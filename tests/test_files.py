@@ -51,7 +51,7 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="JSON"):
         write_json(tmp_path / "a.json", {"x": float("nan")})
     assert read_json(tmp_path / "a.json") == {"x": 1}
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(FileError, match="full"):
         run_out_of_disk(tmp_path / "a.json")
     assert read_json(tmp_path / "a.json") == {"x": 1}
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]

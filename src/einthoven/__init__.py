@@ -6,11 +6,13 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+TYPE_CHECKING = False  # as in typing, whose import takes longer than everything else here
 if TYPE_CHECKING:
+    from typing import Any
+
     from einthoven import evaluate
     from einthoven.backbones.classifier import create_classifier
     from einthoven.backbones.registry import backbone_names, create_backbone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -35,6 +36,48 @@ os.umask(_MASK)
 _MODE = 0o666 & ~_MASK
 
 
+_NUMBER = re.compile(r"(?:os error|errno) (\d+)", re.IGNORECASE)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def unwritable(place: Path | str, error: BaseException) -> FileError:
+    """FileError about a place that cannot be written, with the remedy that fits its cause."""
+    number, reason = getattr(error, "errno", None), getattr(error, "strerror", None)
+    if match := _NUMBER.search(str(error)):  # safetensors and pyarrow have it in their texts
+        number, reason = int(match[1]), os.strerror(int(match[1]))
+    reason = reason or str(error) or type(error).__name__
+    if number in _FULL:
+        remedy = "free some space, or choose another place, and repeat the command"
+    elif number in (errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENOTEMPTY):
+        remedy = "choose another name: a file is where a folder is needed, or the other way round"
+    else:
+        remedy = "choose another place, or correct its permissions"
+    return FileError(f"{place} cannot be written: {reason}", remedy=remedy)
+
+
+def check_output(path: Path, *, folder: bool) -> None:
+    """Refuse a file or folder that cannot be written, before anything is computed for it.
+
+    Raises
+    ------
+    FileError
+        If a folder is where the file has to be, or the other way round, or nothing can be written
+        there.
+    """
+    if path.exists() and path.is_dir() != folder:
+        number = errno.ENOTDIR if folder else errno.EISDIR
+        raise unwritable(path, OSError(number, os.strerror(number)))
+    place = path if folder else path.parent
+    try:
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        # The only reliable test: permissions say nothing about read-only file systems.
+        with tempfile.TemporaryFile(prefix=".", dir=place) as handle:
+            handle.write(b"0")
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
 @contextmanager
 def replacing(file: Path, *, sync: bool = True) -> Iterator[Path]:
     """Write a file atomically, through a temporary file of a unique name.
@@ -52,20 +95,34 @@ def replacing(file: Path, *, sync: bool = True) -> Iterator[Path]:
     Path
         Temporary file beside `file`. It replaces `file` when the block ends, and is removed when
         the block raises.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be written, as in a read-only folder or on a full disk.
     """
-    file.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", suffix=".tmp", dir=file.parent)
-    os.close(descriptor)
-    temporary = Path(name)
-    temporary.chmod(_MODE)
+    temporary = None
     try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # Names of files have at most 255 bytes.
+        prefix = f".{file.name[:100]}."
+        descriptor, name = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=file.parent)
+        os.close(descriptor)
+        temporary = Path(name)
+        temporary.chmod(_MODE)
         yield temporary
         if sync:
             with open(temporary, "rb") as handle:
                 os.fsync(handle.fileno())
         os.replace(temporary, file)
+    except OSError as error:
+        places = {str(place) for place in (temporary, file, *file.parents)}
+        if error.filename is not None and str(error.filename) not in places:
+            raise  # about a file that the block reads
+        raise unwritable(file, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
 
 
 def delete_temporary(folder: Path) -> None:
@@ -96,11 +153,13 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
     except Timeout:
         yield False
         return
-    except (OSError, NotImplementedError) as error:  # the latter: no locks on this file system
+    except NotImplementedError as error:  # no locks on this file system
         raise FileError(
-            f"{file}: the lock file cannot be created or locked: {error}",
-            remedy="choose a folder that can be written to, on a file system with locks",
+            f"{file}: files cannot be locked here: {error}",
+            remedy="choose a folder on a file system with locks",
         ) from error
+    except OSError as error:
+        raise unwritable(file, error) from error
     try:
         yield True
     finally:
@@ -137,12 +196,16 @@ def read_json(file: Path) -> Any:
     Raises
     ------
     FileError
-        If the file is missing or damaged.
+        If the file is missing, cannot be read, or is damaged.
     """
     try:
         return parse_json(file.read_bytes(), file)
     except FileNotFoundError as error:
         raise FileError(f"{file} is missing", remedy="check the path") from error
+    except OSError as error:
+        raise FileError(
+            f"{file} cannot be read: {error.strerror}", remedy="check the path and its permissions"
+        ) from error
 
 
 def parse_json(content: bytes, source: Path | str) -> Any:
@@ -155,7 +218,7 @@ def parse_json(content: bytes, source: Path | str) -> Any:
     """
     try:
         return json.loads(content.decode())
-    except ValueError as error:  # invalid JSON, or not UTF-8
+    except (ValueError, RecursionError) as error:  # invalid JSON, or not UTF-8
         raise FileError(
             f"{source} is damaged: {error}",
             remedy="delete it and repeat the command that wrote it",
@@ -168,7 +231,9 @@ def read_toml(file: Path, refusal: type[EinthovenError]) -> Json:
         return tomllib.loads(file.read_bytes().decode())
     except OSError as error:
         raise refusal(f"{file} is missing, or no file", remedy="name a .toml file") from error
-    except ValueError as error:  # invalid TOML, or not UTF-8
+    except UnicodeDecodeError as error:
+        raise refusal(f"{file} is not UTF-8: {error}", remedy="save it as UTF-8") from error
+    except (ValueError, RecursionError) as error:  # invalid TOML
         raise refusal(f"{file} is not valid TOML: {error}", remedy="correct that line") from error
 
 
@@ -270,14 +335,23 @@ def _column_names(
 
 
 def append_line(file: Path, entry: Mapping[str, Any]) -> None:
-    """Append one JSON line; a last line that was cut off is removed first."""
-    with open(file, "ab+") as handle:
-        if size := handle.seek(0, os.SEEK_END):
-            handle.seek(size - 1)
-            if handle.read() != b"\n":
-                handle.seek(0)
-                handle.truncate(handle.read().rfind(b"\n") + 1)
-        handle.write(json.dumps(entry).encode() + b"\n")
+    """Append one JSON line; a last line that was cut off is removed first.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be written.
+    """
+    try:
+        with open(file, "ab+") as handle:
+            if size := handle.seek(0, os.SEEK_END):
+                handle.seek(size - 1)
+                if handle.read() != b"\n":
+                    handle.seek(0)
+                    handle.truncate(handle.read().rfind(b"\n") + 1)
+            handle.write(json.dumps(entry).encode() + b"\n")
+    except OSError as error:
+        raise unwritable(file, error) from error
 
 
 def read_lines(file: Path) -> list[Json]:
@@ -325,11 +399,8 @@ def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     with replacing(file) as temporary:
         try:
             save_file(whole, str(temporary), metadata=header)
-        except (SafetensorError, OSError) as error:  # the former: a full disk, among others
-            raise FileError(
-                f"{file} cannot be written: {error}",
-                remedy="free some space, or choose another place, and repeat the command",
-            ) from error
+        except SafetensorError as error:  # a full disk, among others
+            raise unwritable(file, error) from error
         temporary.chmod(_MODE)
 
 

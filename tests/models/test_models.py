@@ -17,7 +17,7 @@ from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
-from einthoven.errors import ModelError, WeightsError
+from einthoven.errors import FileError, ModelError, WeightsError
 from einthoven.evaluate.scores import score_predictions
 from einthoven.experiment.run import RunResult
 from einthoven.files import read_json, write_json
@@ -130,9 +130,8 @@ def test_a_model_is_replaced_only_on_demand(model: Model, saved: Path) -> None:
 def test_a_folder_that_cannot_be_written_is_refused(model: Model, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     for place in ("/proc/einthoven", tmp_path / "file" / "model"):
-        with pytest.raises(ModelError, match=str(place)) as caught:
+        with pytest.raises(FileError, match=str(place)):
             save_model(model, place)
-        assert "folder" in caught.value.remedy
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

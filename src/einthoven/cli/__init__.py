@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from collections.abc import Sequence
 
-from einthoven.errors import EinthovenError
+TYPE_CHECKING = False  # as in typing, whose import takes longer than everything else here
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
 
 RESUMABLE = ("demo", "download", "pack", "predict", "pretrain", "posttrain", "reproduce")
 """Commands that continue an interrupted run when they are repeated; `predict` with --out."""
@@ -15,33 +18,84 @@ GOMP_SPINCOUNT = "3000"
 """How many times an idle OpenMP thread polls before it sleeps: some microseconds, 1 % of the
 default of GNU's OpenMP."""
 
-_INTERRUPTED = 130
+_SIGNALS = {signal.SIGINT: (130, "Interrupted"), signal.SIGTERM: (143, "Terminated")}
+"""Exit status and message."""
+
+
+class _Signal(BaseException):
+    """SIGINT or SIGTERM; a BaseException, so that no handler of errors takes it.
+
+    KeyboardInterrupt would not do: Python ends by SIGINT itself, whatever the exit status, if one
+    passed through `exec`, as in the creation of a dataclass.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the command line; print an EinthovenError with its remedy, and exit with status 1."""
+    """Run the command line.
+
+    Exits with status 1 and one message, with its remedy, for an EinthovenError, a place that cannot
+    be read or written, and a lack of memory; with 130 and 143 after SIGINT and SIGTERM. What a
+    command had not finished is then removed, as after any exception. This module imports little, so
+    that both signals are handled from the first moment on.
+    """
+    try:
+        before = _handle_signals()
+        try:
+            _run(arguments)
+        finally:
+            # The interpreter takes a while to end; the command is over.
+            for number, handler in before.items():
+                signal.signal(number, signal.SIG_IGN if arguments is None else handler)
+    except (KeyboardInterrupt, _Signal) as error:
+        status, reason = _SIGNALS[getattr(error, "number", signal.SIGINT)]
+        _report_end(arguments, reason)
+        raise SystemExit(status) from None
+
+
+def _run(arguments: list[str] | None) -> None:
     _use_large_pages()
     _shorten_busy_waiting()
     from einthoven.cli.app import app
+    from einthoven.errors import EinthovenError
+    from einthoven.files import unwritable
 
     try:
         app(args=arguments, prog_name="einthoven")
     except EinthovenError as error:
-        print(f"einthoven: {error}", file=sys.stderr)
-        raise SystemExit(1) from error
-    except OSError as error:  # a place that cannot be read or written, a full disk
-        print(
-            f"einthoven: {error.filename or 'output'}: {error.strerror or error}", file=sys.stderr
-        )
-        print("  What to do: choose another place, or correct its permissions", file=sys.stderr)
-        raise SystemExit(1) from error
-    except KeyboardInterrupt as error:
-        _report_interrupt(arguments)
-        raise SystemExit(_INTERRUPTED) from error
+        _fail(error)
+    except OSError as error:
+        _fail(unwritable(error.filename or "the output", error))
+    except MemoryError as error:
+        remedy = "use fewer processes, smaller batches or a smaller network"
+        _fail(EinthovenError(f"not enough memory {error}".rstrip(), remedy=remedy))
     except SystemExit as end:
-        if end.code == _INTERRUPTED:  # Typer's form of Ctrl-C
-            _report_interrupt(arguments)
+        if end.code == _SIGNALS[signal.SIGINT][0]:  # Typer's form of a KeyboardInterrupt
+            raise KeyboardInterrupt from None
         raise
+
+
+def _fail(error: Exception) -> None:
+    print(f"einthoven: {error}", file=sys.stderr)
+    raise SystemExit(1) from error
+
+
+def _handle_signals() -> dict[int, Any]:
+    """Let SIGINT and SIGTERM raise an exception; return the handlers that they had.
+
+    In another thread than the main one, which cannot set handlers, nothing is changed.
+    """
+
+    def end(number: int, frame: object) -> None:
+        raise _Signal(number)
+
+    try:
+        return {number: signal.signal(number, end) for number in _SIGNALS}
+    except ValueError:
+        return {}
 
 
 def _use_large_pages() -> None:
@@ -66,9 +120,9 @@ def _shorten_busy_waiting() -> None:
         os.environ.setdefault("GOMP_SPINCOUNT", GOMP_SPINCOUNT)
 
 
-def _report_interrupt(arguments: Sequence[str] | None) -> None:
+def _report_end(arguments: Sequence[str] | None, reason: str) -> None:
     typed = sys.argv[1:] if arguments is None else arguments
     command = next((word for word in typed if not word.startswith("-")), "")
     is_resumable = command in RESUMABLE and (command != "predict" or "--out" in typed)
     resumed = " Run the same command to resume." if is_resumable else ""
-    print(f"\neinthoven: Interrupted.{resumed}", file=sys.stderr)
+    print(f"\neinthoven: {reason}.{resumed}", file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from einthoven.cli.options import AsJson, Options, backbone_options
+from einthoven.cli.options import AsJson, Options, backbone_options, output_folder
 from einthoven.cli.progress import shown_warnings
 from einthoven.errors import BackboneError
 from einthoven.files import Json
@@ -167,7 +167,10 @@ def convert_weights(
         Path, typer.Argument(help="A public checkpoint: .pt, .pth, .ckpt, .bin or .safetensors.")
     ],
     folder: Annotated[
-        Path, typer.Argument(help="The model folder to write: weights, config and card.")
+        Path,
+        typer.Argument(
+            callback=output_folder, help="The model folder to write: weights, config and card."
+        ),
     ],
     head: Annotated[bool, typer.Option("--head", help="Keep the linear head as well.")] = False,
     options: Options = None,

@@ -7,13 +7,15 @@ from typing import Annotated
 
 import typer
 
-from einthoven.cli.options import Labels, lead_names, one_of
+from einthoven.cli.options import Labels, lead_names, one_of, output_folder
 from einthoven.cli.progress import note, progress_bars, shown_warnings
 from einthoven.report.format import counted
 
 
 def synthesize(
-    dest: Annotated[Path, typer.Argument(help="Folder to write; must not exist.")],
+    dest: Annotated[
+        Path, typer.Argument(callback=output_folder, help="Folder to write; must not exist.")
+    ],
     records: Annotated[int, typer.Option(min=1, help="Number of ECGs.")] = 600,
     seed: Annotated[int, typer.Option(min=0, help="The same seed writes the same files.")] = 0,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 2,
@@ -32,7 +34,10 @@ def synthesize(
 
 def download(
     dataset: Annotated[str, typer.Argument(help="Name of the data set: ptb-xl.")],
-    dest: Annotated[Path, typer.Argument(help="Folder; an interrupted download is resumed.")],
+    dest: Annotated[
+        Path,
+        typer.Argument(callback=output_folder, help="Folder; an interrupted download is resumed."),
+    ],
     rate: Annotated[
         str, one_of("100", "500", "both", help="Sampling rate of the records, Hz.")
     ] = "100",

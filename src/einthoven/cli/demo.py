@@ -9,6 +9,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
+from einthoven.cli.options import output_folder
 from einthoven.cli.progress import output, progress_bars
 from einthoven.files import Json, read_json
 from einthoven.models import SHIPPED
@@ -22,7 +23,9 @@ RECIPES = ("post-training", "linear-probe", REFERENCE)
 
 
 def demo(
-    dest: Annotated[Path, typer.Argument(help="Folder of all results.")] = Path("demo"),
+    dest: Annotated[
+        Path, typer.Argument(callback=output_folder, help="Folder of all results.")
+    ] = Path("demo"),
     records: Annotated[int, typer.Option(min=200, help="Number of simulated ECGs.")] = 600,
     seed: Annotated[int, typer.Option(min=0, help="Seed of simulation and training.")] = 0,
 ) -> None:

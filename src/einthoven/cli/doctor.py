@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from einthoven.cli.options import Labels, Options, backbone_options
+from einthoven.cli.options import Labels, Options, backbone_options, output_file
 from einthoven.cli.progress import shown_warnings
 from einthoven.errors import BackboneError, CohortError
 from einthoven.models import SHIPPED
@@ -25,8 +25,9 @@ def doctor(
     picture: Annotated[
         Path | None,
         typer.Option(
+            callback=output_file,
             help="Draw the ECG before and after preparation: .html, .png or .svg. Default: "
-            f"FILE-BACKBONE.html in the current folder. The default backbone is {SHIPPED}'s."
+            f"FILE-BACKBONE.html in the current folder. The default backbone is {SHIPPED}'s.",
         ),
     ] = None,
 ) -> None:

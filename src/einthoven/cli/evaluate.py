@@ -20,10 +20,12 @@ from einthoven.cli.options import (
     Split,
     StorePath,
     one_of,
+    output_file,
+    output_folder,
 )
 from einthoven.cli.progress import note, output, progress_bars, shown_warnings
 from einthoven.errors import EvaluationError
-from einthoven.files import RUN_FILE, Json, read_json
+from einthoven.files import RUN_FILE, Json, check_output, read_json
 from einthoven.models import CARD, is_model, model_path
 from einthoven.report.format import counted, interval_text, number, percent
 
@@ -76,7 +78,10 @@ def evaluate(
     task: Task = None,
     split: ScoredSplit = None,
     store: StorePath = None,
-    save: Annotated[Path | None, typer.Option(help="Write the predictions to this table.")] = None,
+    save: Annotated[
+        Path | None,
+        typer.Option(callback=output_file, help="Write the predictions to this table."),
+    ] = None,
     resamples: Resamples = 1000,
     seed: Seed = 0,
     undefined_labels: UndefinedLabels = AUTO,
@@ -181,7 +186,9 @@ def compare(
 
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, the main one first.")],
-    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("report.html"),
+    out: Annotated[Path, typer.Option(callback=output_file, help="The page to write.")] = Path(
+        "report.html"
+    ),
     reference: Annotated[
         Path | None, typer.Option(help="Run to compare the others with. Default: the last.")
     ] = None,
@@ -243,8 +250,9 @@ def card(
     out: Annotated[
         Path | None,
         typer.Option(
+            callback=output_folder,
             help="Folder for README.md and evaluation.json. Default: the model folder, which must "
-            "not have an evaluation on other records."
+            "not have an evaluation on other records.",
         ),
     ] = None,
     robustness: Annotated[
@@ -274,6 +282,8 @@ def card(
     if cohort is None:
         typer.echo(_stored_card(model))
         return
+    if out is None and model.is_dir():
+        check_output(model, folder=True)
     with shown_warnings():
         loaded = load_model(model_folder(model))
     labelled, packed = _cohort_of(loaded, cohort, task, store)

@@ -10,12 +10,17 @@ from typing import Annotated
 
 import typer
 
+from einthoven.cli.options import output_folder
+
 FILES = Path(__file__).resolve().parent / "sample"
 
 
 def init(
     dest: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder to write; must be new, or empty.")
+        Path,
+        typer.Argument(
+            callback=output_folder, metavar="DIR", help="Folder to write; must be new, or empty."
+        ),
     ],
 ) -> None:
     """Write 40 SIMULATED ECGs with a table of labels, commands to run on them, and a notebook.
@@ -25,12 +30,14 @@ def init(
     from einthoven.cohorts.synthetic import check_empty, write_sample
 
     check_empty(dest)
-    dest.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=dest, prefix=".partial-") as name:
+    dest.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the folder, so that none is left if this is interrupted.
+    with TemporaryDirectory(dir=dest.parent, prefix=f".{dest.name}-") as name:
         partial = Path(name)
         table = write_sample(partial).name
         for file in FILES.iterdir():
             shutil.copyfile(file, partial / file.name)
+        dest.mkdir(exist_ok=True)
         for path in sorted(partial.iterdir()):
             path.rename(dest / path.name)
     typer.echo(f"""40 SIMULATED ECGs, not of patients, in {dest}:

@@ -11,6 +11,7 @@ import typer
 
 from einthoven.cli.progress import note
 from einthoven.errors import BackboneError
+from einthoven.files import check_output
 from einthoven.models import SHIPPED
 
 
@@ -25,12 +26,31 @@ def one_of(*choices: str, **details: Any) -> Any:
     return typer.Option(callback=check, metavar=f"[{'|'.join(choices)}]", **details)
 
 
+def output_file(path: Path | None) -> Path | None:
+    """Callback of an option that names a file to write: refuse it before anything is computed."""
+    return _checked_output(path, folder=False)
+
+
+def output_folder(path: Path | None) -> Path | None:
+    """Callback of an option that names a folder to write: refuse it before anything is computed."""
+    return _checked_output(path, folder=True)
+
+
+def _checked_output(path: Path | None, *, folder: bool) -> Path | None:
+    if path is not None:
+        check_output(path, folder=folder)
+    return path
+
+
 StorePath = Annotated[
     Path | None,
     typer.Option(help="The packed cohort. Default: one in the cache folder, packed when missing."),
 ]
 Out = Annotated[
-    Path, typer.Option(help="Run folder; an unfinished run of the same request is resumed.")
+    Path,
+    typer.Option(
+        callback=output_folder, help="Run folder; an unfinished run of the same request is resumed."
+    ),
 ]
 
 

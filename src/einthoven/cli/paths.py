@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from einthoven.cli.progress import note, progress_bars, shown_warnings
-from einthoven.errors import CohortError, ModelError
+from einthoven.errors import CohortError, FileError, ModelError
 from einthoven.files import CONFIG_FILE, STORE_FILE
 from einthoven.models import SHIPPED, is_model
 from einthoven.records import STANDARD_LEADS
@@ -178,8 +178,12 @@ def store_of(
     if (folder / STORE_FILE).is_file():
         return pack(cohort, folder, leads=leads)  # opens it, and checks that it is the cohort's
     note(f"Packing {counted(len(cohort), 'record')} into {folder} (once)")
-    with progress_bars() as progress:
-        packed = pack(cohort, folder, leads=leads, progress=progress)
+    try:
+        with progress_bars() as progress:
+            packed = pack(cohort, folder, leads=leads, progress=progress)
+    except FileError as error:
+        remedy = f"{error.remedy}: --store FOLDER, or the cache in $EINTHOVEN_CACHE"
+        raise FileError(error.problem, remedy=error.remedy if store else remedy) from error
     report_packing(packed)
     return packed
 

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from einthoven.cli.options import Device, Labels, ModelPath, StorePath, lead_names, one_of
+from einthoven.cli.options import (
+    Device,
+    Labels,
+    ModelPath,
+    StorePath,
+    lead_names,
+    one_of,
+    output_file,
+)
 from einthoven.cli.progress import note, output, progress_bars, shown_warnings
 from einthoven.errors import EvaluationError
 from einthoven.models import SHIPPED
@@ -36,7 +44,10 @@ def predict(
     ] = None,
     model: ModelPath = Path(SHIPPED),
     out: Annotated[
-        Path | None, typer.Option(help="Write a .csv or .parquet table instead of printing.")
+        Path | None,
+        typer.Option(
+            callback=output_file, help="Write a .csv or .parquet table instead of printing."
+        ),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Number of labels to print.")] = 8,
     leads: Annotated[
@@ -239,7 +250,10 @@ def embed(
         list[Path],
         typer.Argument(metavar="COHORT|FILE...", help="A cohort as for `pack`, or ECG files."),
     ],
-    out: Annotated[Path, typer.Option(help="A .parquet file, or .npy with ids in a .json.")],
+    out: Annotated[
+        Path,
+        typer.Option(callback=output_file, help="A .parquet file, or .npy with ids in a .json."),
+    ],
     model: ModelPath = Path(SHIPPED),
     level: Annotated[
         str,

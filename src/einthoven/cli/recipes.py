@@ -12,6 +12,7 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
+from einthoven.cli.options import output_file
 from einthoven.cli.progress import note, output
 from einthoven.errors import RecipeError
 from einthoven.files import write_text
@@ -28,7 +29,11 @@ def recipes(
     ] = SHIPPED,
     copy: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the recipe to a new .toml file, to edit."),
+        typer.Option(
+            callback=output_file,
+            metavar="FILE",
+            help="Write the recipe to a new .toml file, to edit.",
+        ),
     ] = None,
 ) -> None:
     """List the shipped recipes: name, backbones, content; with NAME, show one in full.

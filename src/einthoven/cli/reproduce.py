@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from einthoven.cli.options import Device, StorePath, Threads
+from einthoven.cli.options import Device, StorePath, Threads, output_file, output_folder
 from einthoven.cli.progress import note, output, progress_bars, shown_warnings
 from einthoven.errors import ReproduceError
 from einthoven.report.format import counted
@@ -136,6 +136,8 @@ def reproduce(
         _print_states(reproduction, runs)
         return
     failed = []
+    output_file(write)
+    output_folder(out)
     if run:
         reproduction.check(runs)
         note(f"Experiment {definition.name}")

@@ -19,6 +19,7 @@ from einthoven.cli.options import (
     StorePath,
     Threads,
     backbone_options,
+    output_folder,
     use_threads,
 )
 from einthoven.cli.progress import note, progress_bars, shown_warnings
@@ -184,7 +185,7 @@ def ensemble(
     runs: Annotated[
         list[Path], typer.Argument(metavar="RUN", help="Finished runs of `posttrain`.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder of the ensemble.")],
+    out: Annotated[Path, typer.Option(callback=output_folder, help="Folder of the ensemble.")],
     resamples: Resamples = 1000,
 ) -> None:
     """Average finished runs: the unweighted mean of their probabilities, record by record.

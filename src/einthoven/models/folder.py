@@ -25,6 +25,7 @@ from einthoven.files import (
     CONFIG_FILE,
     EVALUATION_FILE,
     Json,
+    check_output,
     file_sha256,
     read_json,
     read_metadata,
@@ -86,30 +87,27 @@ def save_model(
     Raises
     ------
     ModelError
-        If the folder holds a model already, or cannot be written.
+        If the folder holds a model already.
+    FileError
+        If it cannot be written.
     """
     folder = Path(path)
     if (folder / CONFIG_FILE).exists() and not overwrite:
         raise ModelError(
             f"{folder} holds a model already", remedy="name another folder, or pass overwrite=True"
         )
-    try:
-        if (folder / CONFIG_FILE).exists():
-            for name in (CONFIG_FILE, CARD, EVALUATION_FILE, *PICTURES):
-                (folder / name).unlink(missing_ok=True)
-        metadata = model.fingerprints | {"format": FORMAT}
-        write_tensors(folder / WEIGHTS, model.network.state_dict(), metadata)
-        config = _config_of(model, file_sha256(folder / WEIGHTS))
-        if card and not (folder / CARD).is_file():
-            write_text(folder / CARD, _card(config))
-        write_config(folder, config)
-        if card and model.evaluation and _is_of(model.evaluation, folder):
-            write_evaluation(folder, model.evaluation)
-    except OSError as error:
-        raise ModelError(
-            f"{folder} cannot be written: {error.strerror or error}",
-            remedy="choose a folder that can be written to, on a disk with enough space",
-        ) from error
+    check_output(folder, folder=True)
+    if (folder / CONFIG_FILE).exists():
+        for name in (CONFIG_FILE, CARD, EVALUATION_FILE, *PICTURES):
+            (folder / name).unlink(missing_ok=True)
+    metadata = model.fingerprints | {"format": FORMAT}
+    write_tensors(folder / WEIGHTS, model.network.state_dict(), metadata)
+    config = _config_of(model, file_sha256(folder / WEIGHTS))
+    if card and not (folder / CARD).is_file():
+        write_text(folder / CARD, _card(config))
+    write_config(folder, config)
+    if card and model.evaluation and _is_of(model.evaluation, folder):
+        write_evaluation(folder, model.evaluation)
     return folder
 
 

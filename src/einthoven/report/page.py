@@ -306,25 +306,16 @@ def before_and_after(
         )
     with drawing():
         sheet = prepared_figure(record, prepared, leads, rate=rate, start=start, title=title)
-        try:
-            if kind == ".png":
-                with replacing(file) as temporary:
-                    sheet.savefig(temporary, dpi=_DPI, format="png")
-                return
-            svg: str = to_svg(sheet, name="doctor", alt=f"{title}: {', '.join(leads)}")
-            if kind == ".html":
-                svg = _render(
-                    "preparation.html.j2",
-                    simulated=False,
-                    title=title,
-                    findings=findings,
-                    figure=svg,
-                )
-            write_text(file, svg)
-        except OSError as error:
-            raise FileError(
-                f"{file} cannot be written: {error.strerror}", remedy="choose another folder"
-            ) from error
+        if kind == ".png":
+            with replacing(file) as temporary:
+                sheet.savefig(temporary, dpi=_DPI, format="png")
+            return
+        svg: str = to_svg(sheet, name="doctor", alt=f"{title}: {', '.join(leads)}")
+        if kind == ".html":
+            svg = _render(
+                "preparation.html.j2", simulated=False, title=title, findings=findings, figure=svg
+            )
+        write_text(file, svg)
 
 
 def _render(template: str, **context: Any) -> str:

@@ -7,15 +7,12 @@ has no index part.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from itertools import chain
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import RecordError, StoreError
 from einthoven.files import (
     STORE_FILE,
+    check_output,
     delete_temporary,
     lock_for,
     locked,
@@ -46,6 +44,7 @@ from einthoven.signals.store import (
     Store,
     shard_name,
 )
+from einthoven.workers import mapped
 
 REQUEST_FILE = "request.json"
 ROUNDED, DERIVED = "rounded", "derived"
@@ -97,7 +96,9 @@ def pack(
     ------
     StoreError
         If the folder holds a store of another cohort or of other recordings (`check_sources`),
-        or the disk is full.
+        or it is damaged.
+    FileError
+        If it cannot be written, as on a full disk. Finished shards are kept for the next call.
     """
     folder = Path(store)
     request = {
@@ -111,10 +112,8 @@ def pack(
             finished = Store.open(folder)
             check_sources(finished, cohort.root)
             return finished
-        try:
-            _pack(cohort, folder, request, workers or os.cpu_count() or 1, progress)
-        except OSError as error:
-            raise _disk_error(error, folder) from error
+        check_output(folder, folder=True)
+        _pack(cohort, folder, request, workers or os.cpu_count() or 1, progress)
         return Store.open(folder)
 
 
@@ -126,10 +125,11 @@ def _pack(
     jobs = list(_jobs(cohort, folder, tuple(request["leads"])))
     open_jobs = [job for job in jobs if not _part(folder, job.shard).is_file()]
     completed = len(cohort) - sum(len(job.records) for job in open_jobs)
-    for count in chain([0], _run(open_jobs, workers)):  # finished shards are reported first
-        completed += count
-        if progress:
-            progress("pack", completed, len(cohort))
+    with mapped(_pack_shard, open_jobs, workers=workers) as counts:
+        for count in chain([0], counts):  # finished shards are reported first
+            completed += count
+            if progress:
+                progress("pack", completed, len(cohort))
     _finish(cohort, folder, jobs, request)
 
 
@@ -272,16 +272,6 @@ def _jobs(cohort: Cohort, folder: Path, leads: tuple[str, ...]) -> Iterator[_Job
     for shard, start in enumerate(range(0, len(records), SHARD_RECORDS)):
         part = tuple(records[start : start + SHARD_RECORDS])
         yield _Job(shard, folder, cohort.root, leads, part)
-
-
-def _run(jobs: list[_Job], workers: int) -> Iterator[int]:
-    if workers == 1 or len(jobs) < 2:
-        yield from map(_pack_shard, jobs)
-        return
-    workers = min(workers, len(jobs))
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for future in as_completed([pool.submit(_pack_shard, job) for job in jobs]):
-            yield future.result()
 
 
 def _pack_shard(job: _Job) -> int:
@@ -427,12 +417,3 @@ def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], request: dict[str, A
 
 def _part(folder: Path, shard: int) -> Path:
     return folder / f"shard-{shard:05d}.index"
-
-
-def _disk_error(error: OSError, folder: Path) -> StoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreError(
-            f"{folder}: the disk is full ({error.strerror})",
-            remedy="free some space and run the same command again: finished shards are kept",
-        )
-    return StoreError(f"{folder}: {error}", remedy="check the folder's permissions")

@@ -26,7 +26,15 @@ from typing import Any
 
 from einthoven import __version__
 from einthoven.errors import TrainingError
-from einthoven.files import RUN_FILE, Json, delete_temporary, locked, read_json, write_json
+from einthoven.files import (
+    RUN_FILE,
+    Json,
+    check_output,
+    delete_temporary,
+    locked,
+    read_json,
+    write_json,
+)
 from einthoven.training.distributed import Processes
 
 LOCK = ".lock"
@@ -46,14 +54,9 @@ class RunFolder:
             run = cls(folder)
             _refuse_other(run.request, request, folder)
             return run
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            content = {"request": request, "environment": environment(), "command": sys.argv}
-            write_json(folder / RUN_FILE, content)
-        except OSError as error:
-            raise TrainingError(
-                f"{folder} cannot be a run folder: {error.strerror}", remedy="choose another folder"
-            ) from error
+        check_output(folder, folder=True)
+        content = {"request": request, "environment": environment(), "command": sys.argv}
+        write_json(folder / RUN_FILE, content)
         return cls(folder)
 
     def stage(self, name: str) -> Path:

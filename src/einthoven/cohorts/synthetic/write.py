@@ -6,11 +6,8 @@ import csv
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +20,7 @@ from einthoven.errors import CohortError
 from einthoven.progress import Progress
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.records.wfdb import write_wfdb
+from einthoven.workers import mapped
 
 # Truth, visible drift and loose electrode of a recording.
 Result = tuple[Truth, bool, str]
@@ -85,10 +83,12 @@ def synthesize(
         recordings, patient_ids = draw_recordings(records, seed)
         write = partial(_write_record, partial_folder, seed, rate)
         results = []
-        for result in _mapped(write, list(enumerate(recordings, start=1)), workers):
-            results.append(result)
-            if progress is not None:
-                progress("synthesize", len(results), records)
+        items = list(enumerate(recordings, start=1))
+        with mapped(write, items, workers=workers, chunk=16) as written:
+            for result in written:
+                results.append(result)
+                if progress is not None:
+                    progress("synthesize", len(results), records)
         _write_tables(partial_folder, seed, patient_ids, recordings, results)
         if folder.is_dir():
             folder.rmdir()
@@ -122,19 +122,6 @@ def _check(folder: Path, *, records: int, seed: int, rate: int, workers: int) ->
 def filename(ecg_id: int, rate: int) -> str:
     """PTB-XL's name of a recording, without suffix, relative to the cohort's folder."""
     return f"records{rate}/{ecg_id // 1000 * 1000:05d}/{ecg_id:05d}_{_SUFFIXES[rate]}"
-
-
-def _mapped(
-    write: Callable[[tuple[int, Recording]], Result],
-    items: list[tuple[int, Recording]],
-    workers: int,
-) -> Iterator[Result]:
-    if workers == 1:
-        yield from map(write, items)
-        return
-    # Fresh processes: forking one that has threads (torch's, say) can hang.
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        yield from pool.map(write, items, chunksize=16)
 
 
 def _write_record(folder: Path, seed: int, rate: int, item: tuple[int, Recording]) -> Result:
