@@ -40,7 +40,7 @@ def with_data(data: bytes) -> str:
         XLI,
         philips(COUNTS, compression="Uncompressed"),
         philips(COUNTS, compression="Uncompressed", encoding="Plain"),
-        philips(COUNTS, compression="", attributes='compressflag="False"'),
+        philips(COUNTS, compression="", attributes='compressflag="false"'),
     ],
     ids=["XLI", "uncompressed", "plain", "version 1.03"],
 )
@@ -79,6 +79,7 @@ def test_rate_and_resolution_beside_the_samples_hold() -> None:
 def test_names_of_leads_follow_from_the_acquisition_in_version_1_03() -> None:
     text = XLI.replace(f' leadlabels="{" ".join(STANDARD)}"', "").replace('numberofleads="12"', "")
     assert read(text).leads == STANDARD_LEADS
+    assert read(text.replace("allocated>12<", "allocated>16<")).leads == STANDARD_LEADS
     assert refusal(text.replace("STD-12", "EASI")).field == "leadlabels"
 
 

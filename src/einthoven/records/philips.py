@@ -133,7 +133,7 @@ def _settings(file: EcgFile, root: Element, waveforms: Element) -> _Settings:
     bits = setting("bitspersample") or setting("nbitspersample")
     signed = setting("signalsigned", "signalsigned")
     for field, value, usual in (("bitspersample", bits, "16"), ("signalsigned", signed, "True")):
-        if value not in ("", usual):
+        if value.lower() not in ("", usual.lower()):
             raise file.refusal(field, value, f"only {usual} is supported", remedy=_EXPORT)
     # In microvolts by the schemas, which have no place for another unit.
     resolution = setting("resolution", "resolution", "signalresolution")
@@ -157,8 +157,8 @@ def _leads(file: EcgFile, waveforms: Element, acquired: Element | None) -> tuple
     announced = waveforms.get("numberofleads") or text_of(acquired, "numberchannelsallocated")
     number_of_leads = count(file, "numberofleads", announced)
     kind = text_of(acquired, "acquisitiontype")
-    if not labels and kind in _TWELVE and number_of_leads == len(STANDARD_LEADS):
-        return STANDARD_LEADS
+    if not labels and kind in _TWELVE and number_of_leads >= len(STANDARD_LEADS):
+        return STANDARD_LEADS  # channels behind them have no signal
     if len(labels) < number_of_leads:
         reason = f"names {len(labels)} of {number_of_leads} leads"
         raise file.refusal("leadlabels", " ".join(labels), reason, remedy=_EXPORT)
@@ -171,7 +171,7 @@ def _leads(file: EcgFile, waveforms: Element, acquired: Element | None) -> tuple
 def _counts(file: EcgFile, waveforms: Element, settings: _Settings) -> NDArray[np.float64]:
     """Samples as they were counted, (leads, samples)."""
     method = waveforms.get("compressmethod") or waveforms.get("compression") or "Uncompressed"
-    if waveforms.get("compressflag") == "False":
+    if (waveforms.get("compressflag") or "").lower() == "false":
         method = "Uncompressed"
     encoding = waveforms.get("dataencoding") or ""
     shape = len(settings.leads), settings.samples
