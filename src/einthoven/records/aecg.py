@@ -239,8 +239,9 @@ def _joined(file: EcgFile, parts: list[_Part]) -> dict[str, NDArray[np.float32]]
     leads: dict[str, NDArray[np.float32]] = {}
     for part, start in zip(parts, starts, strict=True):
         for lead, values in part.leads.items():
-            whole = leads.setdefault(lead, np.full(total, np.nan, np.float32))
-            place = whole[start : start + len(values)]
+            if lead not in leads:
+                leads[lead] = np.full(total, np.nan, np.float32)
+            place = leads[lead][start : start + len(values)]
             if not np.isnan(place).all():
                 reason = "parts overlap in this lead"
                 raise file.refusal("leads", lead, reason, remedy=_EXPORT)
