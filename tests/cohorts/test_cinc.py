@@ -77,9 +77,21 @@ def test_statements_of_the_map(folder: Path) -> None:
     assert cohort.counts().sum(axis=1).to_dict() == {"AFIB": 1, "CRBBB": 2, "LVH": 1}
 
 
+def test_folders_and_hidden_files_are_no_headers(folder: Path) -> None:
+    (folder / "other" / "E9.hea").mkdir()
+    (folder / "other" / "._Q0001.hea").write_bytes(b"\x00\x05\x16\x07")
+    assert len(open_cohort(folder, empty_rows="keep")) == len(HEADERS)
+
+
+def test_wfdb_records_without_codes_are_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "one.hea").write_text("one 1 500 5000\none.dat 16 1000/mV 16 0 0 0 0 I\n#Age: 5\n")
+    (tmp_path / "two.hea").mkdir()
+    assert layout_of(tmp_path) is not LAYOUT
+
+
 def test_patients_are_unknown(folder: Path) -> None:
     (folder / "training" / "g1" / "E00001.hea").rename(folder / "HR00001.hea")
-    with pytest.warns(CohortWarning, match="1 records are PTB-XL"):
+    with pytest.warns(CohortWarning, match="1 records"):
         open_cohort(folder)
 
 

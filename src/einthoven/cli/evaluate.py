@@ -74,7 +74,9 @@ def evaluate(
     model: Annotated[
         Path | None, typer.Option(metavar="MODEL", help="A model, to evaluate on --cohort.")
     ] = None,
-    cohort: Annotated[Path | None, typer.Option(help="Labelled cohort for --model.")] = None,
+    cohort: Annotated[
+        Path | None, typer.Option(help="Labelled cohort for --model; other codes are matched.")
+    ] = None,
     task: Task = None,
     split: ScoredSplit = None,
     store: StorePath = None,
@@ -382,7 +384,7 @@ def _shared_statements(model: Model, cohort: Cohort) -> dict[str, list[tuple[int
 
     Raises EvaluationError if there is none.
     """
-    from einthoven.cohorts.statements import shared_statements
+    from einthoven.cohorts.statements import shared_statements, statements
     from einthoven.predictions import listed
 
     sides = {"the model": model.labels, cohort.name: cohort.labels}
@@ -394,18 +396,19 @@ def _shared_statements(model: Model, cohort: Cohort) -> dict[str, list[tuple[int
             remedy="name a cohort that has the model's labels, or statements of the map "
             "(docs/cohorts.md)",
         )
+    texts = {statement.name: f" ({statement.description})" for statement in statements()}
     note(f"Scored by the statement map: {counted(len(shared), 'statement')} of {cohort.name}")
     for name, places in shared.items():
-        names = [
+        of_model, of_cohort = (
             " or ".join(labels[place] for place in of)
             for labels, of in zip(sides.values(), places, strict=True)
-        ]
-        note(f"  {name}: model {names[0]}; cohort {names[1]}")
+        )
+        note(f"  {name}{texts.get(name, '')}: model {of_model}; cohort {of_cohort}")
     for index, (side, labels) in enumerate(sides.items()):
         used = {place for places in shared.values() for place in places[index]}
         rest = [label for place, label in enumerate(labels) if place not in used]
         if rest:
-            note(f"Without counterpart, of {side}: {', '.join(rest)}")
+            note(f"Labels of {side} without counterpart: {', '.join(rest)}")
     return shared
 
 

@@ -293,7 +293,7 @@ def embed(
     if names and cohort is None:
         raise EvaluationError(
             f"{' and '.join(names)}: only for cohorts, not for ECG files",
-            remedy="leave it out, or name a cohort: PTB-XL's folder, a table or a folder of files",
+            remedy="leave it out, or name a cohort: a data set, a table or a folder of files",
         )
     with shown_warnings():
         loaded = load_model(model_folder(model))

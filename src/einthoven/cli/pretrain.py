@@ -40,7 +40,7 @@ CohortPaths = Annotated[
     list[Path] | None,
     typer.Argument(
         metavar="COHORT",
-        help="PTB-XL's folder, a table, or a folder of ECG files. Default: the recipe's cohorts.",
+        help="Data set, table, or folder of ECG files. Default: the recipe's cohorts.",
     ),
 ]
 Shares = Annotated[

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
 
 
 Labelled = Annotated[
-    Path, typer.Argument(metavar="COHORT", help="PTB-XL's folder, or a label table.")
+    Path,
+    typer.Argument(
+        metavar="COHORT", help="Folder of a data set, a table, or a .toml list of these."
+    ),
 ]
 Backbone = Annotated[
     str, typer.Option(help=f"A name of `einthoven backbones`, or {SHIPPED} with its weights.")

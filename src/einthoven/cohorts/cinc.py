@@ -43,7 +43,7 @@ LICENCE = Licence(
 _LINE = re.compile(r"^#\s*(age|sex|dx)\s*:[ \t]*(.*?)\s*$", re.IGNORECASE | re.MULTILINE)
 _SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}
 _UNKNOWN = {"", "nan", "unknown"}
-_SAMPLE = 3  # headers that are read to recognise a folder
+_FIRST, _SAMPLE = 10_000, 3  # files, and headers among them, by which a folder is recognised
 
 
 def open_cinc(
@@ -81,7 +81,7 @@ def open_cinc(
     root = Path(path)
     if task not in TASKS:
         raise CohortError(f"unknown task {task!r}", remedy=f"choose one of {', '.join(TASKS)}")
-    headers = sorted(file for file in root.rglob("*.hea") if not file.name.startswith("."))
+    headers = sorted(filter(_is_header, root.rglob("*.hea")))
     ages, sexes, codes = zip(*map(_read, headers), strict=True)
     classes = _each(codes) if task == ALL_CODES else scored(task)
     names = [str(file.relative_to(root).with_suffix("")) for file in headers]
@@ -133,6 +133,10 @@ def _each(codes: Iterable[Collection[str]]) -> dict[str, tuple[str, ...]]:
     return {code: (code,) for code in sorted(carried, key=lambda code: (len(code), code))}
 
 
+def _is_header(file: Path) -> bool:
+    return file.suffix == ".hea" and not file.name.startswith(".") and file.is_file()
+
+
 def _read(file: Path) -> tuple[str, str, frozenset[str]]:
     """Age, sex (`female`, `male` or empty) and codes of a header."""
     try:
@@ -149,12 +153,12 @@ def _read(file: Path) -> tuple[str, str, frozenset[str]]:
 
 
 def _warn_of_patients(cohort: Cohort) -> None:
-    message = f"{cohort.name}: the headers name no patients; each record counts as a patient"
+    message = f"{cohort.name}: the headers name no patients: each record counts as a patient"
     copies = sum(Path(path).name.startswith("HR") for path in cohort.table["path"])
     if copies:
         message += (
-            f". {copies} records are PTB-XL's (HR...), of which patients have several: open PTB-XL "
-            "itself for them"
+            f". {copies} records (HR...) are PTB-XL's, where patients have several: open PTB-XL "
+            "itself instead"
         )
     warnings.warn(message, CohortWarning, stacklevel=3)
 
@@ -162,7 +166,12 @@ def _warn_of_patients(cohort: Cohort) -> None:
 def _recognises(path: Path) -> bool:
     if not path.is_dir() or any((path / name).is_file() for name in TABLES):
         return False
-    texts = (file.read_text(encoding="latin-1") for file in islice(path.rglob("*.hea"), _SAMPLE))
+    first = islice(path.rglob("*"), _FIRST)  # a large folder of other files takes no longer
+    headers = islice((file for file in first if _is_header(file)), _SAMPLE)
+    try:
+        texts = [file.read_text(encoding="latin-1") for file in headers]
+    except OSError:
+        return False
     return any(name.lower() == "dx" for text in texts for name, _ in _LINE.findall(text))
 
 

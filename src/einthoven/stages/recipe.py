@@ -315,7 +315,7 @@ class CohortSource(Toml):
     """Cohort of a pretraining recipe, with its store."""
 
     path: str
-    """PTB-XL's folder, a table, or a folder of ECG files, as on the command line."""
+    """Folder of a data set, a table, or a folder of ECG files, as on the command line."""
     share: Annotated[float, Field(gt=0)] | None = None
     """Share of every epoch, relative to the other cohorts; default: by number of records."""
     store: str | None = None
