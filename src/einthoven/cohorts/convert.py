@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from einthoven.cohorts import TABLE_SUFFIXES, is_cohort, layout_of, open_cohort
-from einthoven.cohorts.table import columns_of
 from einthoven.errors import CohortError, RecordError
 from einthoven.files import read_table, replacing, write_text
 from einthoven.progress import Progress
@@ -193,7 +192,7 @@ def _publish(staging: Path, folder: Path) -> None:
 
 
 def _items(sources: list[Path]) -> list[_Item]:
-    tables = [source for source in sources if _is_table(source)]
+    tables = [source for source in sources if source.suffix in TABLE_SUFFIXES and is_cohort(source)]
     if tables and len(sources) > 1:
         raise CohortError(
             f"{tables[0]} is a table, and one of {len(sources)} sources",
@@ -205,23 +204,11 @@ def _items(sources: list[Path]) -> list[_Item]:
         items = [
             item
             for source in sources
-            for item in (_folder(source) if _is_folder(source) else [_Item(source)])
+            for item in (_folder(source) if is_cohort(source) else [_Item(source)])
         ]
     if not items:
         raise CohortError("there is no ECG file to convert", remedy="name ECG files or folders")
     return items
-
-
-def _is_table(source: Path) -> bool:
-    """Whether a CSV or Parquet file is a table of ECGs; a CSV file may be an ECG."""
-    try:
-        return source.suffix in TABLE_SUFFIXES and "path" in columns_of(source)
-    except CohortError:
-        return False
-
-
-def _is_folder(source: Path) -> bool:
-    return source.suffix not in TABLE_SUFFIXES and is_cohort(source)
 
 
 def _rows(file: Path) -> list[_Item]:
