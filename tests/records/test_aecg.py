@@ -139,6 +139,15 @@ def test_parts_lie_where_their_times_say() -> None:
     np.testing.assert_array_equal(record.signal[2, 200:], np.float32([0.035, 0.04]))
 
 
+def test_parts_at_relative_times() -> None:
+    """Eight digits of milliseconds are no date."""
+    text = aecg(COUNTS[:2], STANDARD[:2], more=sequence_set("V1", "7 8", "20240601"))
+    text = text.replace("TIME_ABSOLUTE", "TIME_RELATIVE").replace("20240517093000", "20240201")
+    text = text.replace('"20240201"/><increment', '"20240201" unit="ms"/><increment')
+    text = text.replace('"20240601"/><increment', '"20240601" unit="ms"/><increment')
+    np.testing.assert_array_equal(read(text).signal[2, 200:], np.float32([0.035, 0.04]))
+
+
 @pytest.mark.parametrize(
     ("lead", "start"), [("II", "20240517093000.398"), ("V1", "20990517093000"), ("V1", "")]
 )

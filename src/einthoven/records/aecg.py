@@ -150,7 +150,7 @@ def _part(file: EcgFile, sequence_set: Element) -> _Part:
         value = sequence.find("value")
         lead = _lead_name(code)
         if code in _TIMES and value is not None:
-            start, rate = _times(file, value)
+            start, rate = _start(code, value.find("head")), _rate(file, value)
         elif value is not None and lead:
             add_lead(file, leads, lead, _lead(file, lead, value))
         else:
@@ -177,8 +177,8 @@ def _lead_name(code: str) -> str:
     return lead_of_text(name) or (name if code.startswith(_LEAD) else "")
 
 
-def _times(file: EcgFile, value: Element) -> tuple[float | None, float]:
-    """Start in seconds, None if it is not stated, and samples a second."""
+def _rate(file: EcgFile, value: Element) -> float:
+    """Samples a second of a sequence of times."""
     text = attribute_of(value, "increment", "value")
     increment = number(file, "sampling interval", text, positive=True)
     unit = attribute_of(value, "increment", "unit")
@@ -193,18 +193,19 @@ def _times(file: EcgFile, value: Element) -> tuple[float | None, float]:
     resolution = 10.0 ** int(Decimal(text).as_tuple().exponent) * _SECONDS[unit]
     # 0.001667 s are 600 Hz; 0.002 s are exact.
     rate = roundest_rate(seconds, resolution) if resolution < _MICROSECONDS else 1 / seconds
-    return _seconds(value.find("head")), float(f"{rate:.10g}")
+    return float(f"{rate:.10g}")
 
 
-def _seconds(head: Element | None) -> float | None:
-    """Seconds of a point in time, from any fixed origin; None if it is none."""
-    text = attribute_of(head, ".", "value")
+def _start(code: str, head: Element | None) -> float | None:
+    """Start of a sequence of times, in seconds from any fixed origin; None if it is not stated."""
+    text, unit = attribute_of(head, ".", "value"), attribute_of(head, ".", "unit")
+    if code == "TIME_RELATIVE":
+        value = figure(text)
+        return None if value is None or unit not in _SECONDS else value * _SECONDS[unit]
     day, time = _moment(text)
-    if day is not None:
-        since = dt.datetime.combine(day, time or dt.time()) - dt.datetime(1970, 1, 1)
-        return since.total_seconds()
-    value, unit = figure(text), attribute_of(head, ".", "unit")
-    return None if value is None or unit not in _SECONDS else value * _SECONDS[unit]
+    if day is None:
+        return None
+    return (dt.datetime.combine(day, time or dt.time()) - dt.datetime(1970, 1, 1)).total_seconds()
 
 
 def _lead(file: EcgFile, lead: str, value: Element) -> NDArray[np.float64]:
