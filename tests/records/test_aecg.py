@@ -10,6 +10,7 @@ from xml_files import STANDARD, aecg, counts_of
 
 from einthoven.errors import RecordError
 from einthoven.records import STANDARD_LEADS, Record, read_record
+from einthoven.records.formats import find_records
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "formats"
 COUNTS = counts_of(STANDARD)
@@ -114,9 +115,21 @@ def test_averaged_beats_are_never_the_tracing() -> None:
     assert refusal(rhythm.replace('"RHYTHM"', '"REPRESENTATIVE_BEAT"')).field == "series"
 
 
-def test_several_rhythms_are_refused() -> None:
-    second = REPRESENTATIVE.replace("REPRESENTATIVE_BEAT", "RHYTHM")
-    assert refusal(aecg(COUNTS, series=second)).field == "series"
+def test_one_of_several_rhythms_is_named(tmp_path: Path) -> None:
+    later = aecg(-COUNTS).split("</timepointEvent></componentOf>")[1]
+    series = later.removesuffix("</AnnotatedECG>").replace("20240517093000", "20240517101500")
+    text = aecg(COUNTS, series=series)
+    assert refusal(text).field == "rhythm"
+    (tmp_path / "two.xml").write_text(text)
+    (tmp_path / "one.xml").write_text(aecg(COUNTS))
+    paths = [path.name for path in find_records(tmp_path)]
+    assert paths == ["one.xml", "two.xml::1", "two.xml::2"]
+    one, first, second = (read_record(tmp_path / path) for path in paths)
+    np.testing.assert_array_equal(first.signal, one.signal)
+    np.testing.assert_array_equal(second.signal, -one.signal)
+    for wrong in ("two.xml::3", "two.xml::0", "two.xml::x", "one.xml::2"):
+        with pytest.raises(RecordError):
+            read_record(tmp_path / wrong)
 
 
 def sequence_set(lead: str, values: str, start: str) -> str:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from einthoven.records.file import EcgFile
+from einthoven.records.file import SEPARATOR, EcgFile
 from einthoven.records.lead_codes import lead_of_text
 from einthoven.records.metadata import age_at, filters_text, iso_time, metadata, sex_of
 from einthoven.records.rates import roundest_rate
@@ -95,8 +95,8 @@ def read(file: EcgFile) -> Record:
     Raises
     ------
     RecordError
-        If the file has no rhythm or several, no sampling interval or unit, no lead, or leads that
-        differ in length.
+        If the file has no rhythm, or several of which none is named (`ecg.xml::1`); if it has no
+        sampling interval or unit, no lead, or leads that differ in length.
     """
     root = parse(file, NAME)
     series = _rhythm(file, root)
@@ -119,22 +119,35 @@ def read(file: EcgFile) -> Record:
     )
 
 
+def members(file: EcgFile) -> list[str]:
+    """Numbers of the rhythms in the order of the file, from 1; one record otherwise."""
+    numbers = [str(number) for number, _ in enumerate(_rhythms(file, parse(file, NAME)), start=1)]
+    return numbers if len(numbers) > 1 else [""]
+
+
 def _rhythm(file: EcgFile, root: Element) -> Element:
+    rhythms = _rhythms(file, root)
+    if len(rhythms) == 1 and not file.member:
+        return rhythms[0]
+    if file.member not in {str(number + 1) for number in range(len(rhythms))}:
+        reason = f"the file has {len(rhythms)}, numbered from 1"
+        remedy = f"name one of them: {file.name}{SEPARATOR}1"
+        raise file.refusal("rhythm", file.member, reason, remedy=remedy)
+    return rhythms[int(file.member) - 1]
+
+
+def _rhythms(file: EcgFile, root: Element) -> list[Element]:
     every = root.findall("component/series")
     codes = [attribute_of(series, "code", "code") for series in every]
     # A series without a code is a rhythm; averaged beats always say so.
     rhythms = [series for series, code in zip(every, codes, strict=True) if code in ("RHYTHM", "")]
-    if len(rhythms) == 1:
-        return rhythms[0]
     if not every:
         raise file.refusal("series", None, "is missing: no samples", remedy=_EXPORT)
-    if rhythms:
-        reason = f"{len(rhythms)} rhythms in one file, of which none is the main one"
-        remedy = f"{_EXPORT}, one file for each recording"
-    else:
+    if not rhythms:
         reason = "no rhythm: averaged beats are no tracing"
         remedy = f"{_EXPORT} with its rhythm"
-    raise file.refusal("series", ", ".join(codes), reason, remedy=remedy)
+        raise file.refusal("series", ", ".join(codes), reason, remedy=remedy)
+    return rhythms
 
 
 # ------------------------------------------------------------------ samples

@@ -289,11 +289,19 @@ for _name, _module in (
     ("GE CardioSoft", "cardiosoft"),
     ("GE MUSE", "muse"),
     ("Philips Sierra", "philips"),
-    ("HL7 aECG", "aecg"),
 ):
     register_format(
         Format(_name, (".xml",), _reader(_module), recognises=_reader(_module, "recognises"))
     )
+register_format(
+    Format(
+        "HL7 aECG",
+        (".xml",),
+        _reader("aecg"),
+        recognises=_reader("aecg", "recognises"),
+        members=_reader("aecg", "members"),
+    )
+)
 register_format(
     Format("SCP-ECG", (".scp",), _reader("scp"), recognises=_reader("scp_sections", "recognises"))
 )
