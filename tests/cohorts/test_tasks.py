@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from einthoven import Task, open_cohort
+from einthoven.cohorts.table import CohortWarning
 from einthoven.errors import CohortError, RecipeError
 from einthoven.tasks import Criterion, kind_names, kind_of
 
@@ -133,6 +134,13 @@ def test_weights() -> None:
         Criterion.of(Task(), labels, pos_weight=(2.0,))
     with pytest.raises(RecipeError):
         Criterion.of(Task(kind="regression", target="x"), labels, pos_weight="balanced")
+
+
+def test_an_age_is_in_years_also_as_a_target() -> None:
+    frame = FRAME.assign(age=["88 y", "40", "300", "", "41.5", "50", "60", "70"])
+    with pytest.warns(CohortWarning):
+        cohort = open_cohort(frame, task=Task(kind="regression", target="age", unit="years"))
+    assert cohort.matrix[:, 0].tolist() == [88, 40, 41.5, 50, 60, 70]
 
 
 def test_every_kind_has_a_name_and_metrics_of_its_form() -> None:

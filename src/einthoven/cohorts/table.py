@@ -87,15 +87,17 @@ def open_table(
             remedy="name the ECG file in `path` and its patient in `patient`",
         )
     goal = _task_of(task, labels, frame)
-    names, matrix = goal.behaviour.read(goal, frame, file)
+    ages = _ages(frame["age"], file) if "age" in frame else None
+    columns = frame if ages is None else frame.assign(age=ages)
+    names, matrix = goal.behaviour.read(goal, columns, file)
     patients = frame["patient"].astype(str).to_numpy(dtype=str)
     table = pd.DataFrame({"path": frame["path"].astype(str), "patient": patients})
     table["split"] = _splits(frame, patients, goal.behaviour.strata(matrix), seed, file)
     for extra in ("fold", "sex", "device"):
         if extra in frame:
             table[extra] = frame[extra].to_numpy()
-    if "age" in frame:
-        table["age"] = _ages(frame["age"], file)
+    if ages is not None:
+        table["age"] = ages
     if "date" in frame:
         table["date"] = _dates(frame["date"], file)
     table.index = pd.Index(frame.get("record", frame["path"]).astype(str), name="record")

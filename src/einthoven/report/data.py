@@ -234,7 +234,7 @@ def _run(name: str, folder: Path, table: Predictions, resamples: int) -> Json:
         "folds": numbers.get("folds"),
         "training": {
             "epochs": len(history),
-            "best": best_line(history),
+            "best": best_line(history) or best_line(history, "validation_loss", min),
             "passes_reference_in_epoch": None,
             "seconds": numbers["seconds"],
             "history": history,

@@ -8,6 +8,7 @@ from copy import deepcopy
 from einthoven.files import Json
 from einthoven.licences import Licence
 from einthoven.report.format import counted, without_folder
+from einthoven.tasks import kind_of
 
 UNKNOWN = "not recorded"
 
@@ -21,6 +22,7 @@ _RESULTS = (
     "recipe", "policy", "without_effect", "penalty", "pretraining", "selected_epoch", "kept_stage",
     "selection",
 )  # fmt: skip
+_OUTPUTS = {"labels": "label", "values": "number"}
 _NOT_SETTINGS = ("description", "extends")  # of a recipe; it may describe what was left out
 _MEMBERS = "those of the ensemble's members"
 
@@ -125,8 +127,13 @@ def _cohort_text(values: Json) -> str:
         text(cohort["name"])
         + (f" {cohort['version']}" if cohort["version"] else "")
         + (f", task {cohort['task']}" if cohort["task"] else "")
-        + (f" ({counted(len(labels), 'label')})" if labels else "")
+        + (f" ({_counted_outputs(len(labels), form_of(values))})" if labels else "")
     )
+
+
+def _counted_outputs(count: int, form: str) -> str:
+    """`71 labels`, `5 classes` or `1 number`."""
+    return f"{count} classes" if form == "classes" else counted(count, _OUTPUTS.get(form, "label"))
 
 
 def history_text(history: Sequence[Json]) -> str:
@@ -196,7 +203,9 @@ def _stages(values: Json, recipe: Json) -> str:
         epochs, drops = stage.get("epochs"), {"stochastic depth": "drop_path", "dropout": "dropout"}
         parts = [f"{words} {stage[drop]:g}" for words, drop in drops.items() if stage.get(drop)]
         if stage.get("solver") == "logistic":
-            stages.append(f"logistic regression on frozen features (penalty {_penalty(values)})")
+            names = {"classes": "multinomial logistic", "values": "ridge"}
+            name = names.get(form_of(values), "logistic")
+            stages.append(f"{name} regression on frozen features (penalty {_penalty(values)})")
             continue
         if stop := stage.get("stop_after"):
             name += f" for {stop} of {epochs} epochs"
@@ -302,6 +311,12 @@ def _commercial_use(values: Json) -> bool | None:
     return Licence.from_dict(terms).commercial_use if isinstance(terms, Mapping) else None
 
 
+def form_of(values: Json) -> str:
+    """Whether a model, or a run, predicts labels, classes or values."""
+    task = values.get("target") or values.get("task")
+    return kind_of(task["kind"]).form if isinstance(task, Mapping) else "labels"
+
+
 def _selected_epochs(values: Json, recipe: Json) -> str:
     """`fine-tuning: epoch 2 of 5, highest macro AUROC on the validation split`."""
     stages, one = [], len(values.get("labels") or values.get("id2label") or ()) == 1
@@ -309,9 +324,11 @@ def _selected_epochs(values: Json, recipe: Json) -> str:
         stage = recipe.get(name) or {}
         rule = _SELECTIONS.get(str(stage.get("select")), "")
         rule = rule.replace("macro ", "") if one else rule
+        if form_of(values) != "labels" and stage.get("select") == "best":
+            rule = _SELECTIONS["lowest-loss"]
         rates = stage.get("base_lr_sweep") or ()
         if stage.get("solver") == "logistic":
-            stages.append("logistic regression: solved to its optimum")
+            stages.append("penalised regression: solved to its optimum")
             continue
         discarded = name == "stage2" and values.get("kept_stage") == "stage1"
         stages.append(

@@ -151,7 +151,8 @@ def curves(
 ) -> Markup:
     """Draw numbers by epoch, one panel each; by default as in figure 3 of arXiv 2509.12991.
 
-    A dot marks the best epoch of a run by validation macro AUROC, the earliest on a tie; a thin
+    A dot marks the best epoch of a run by validation macro AUROC (of classes and numbers, by
+    validation loss), the earliest on a tie; a thin
     line is the best value of the run `reference`. `histories` are lines of `metrics.jsonl` by the
     name of the run, `panels` titles by the key in a line; missing values are not drawn.
     """
@@ -181,7 +182,7 @@ def _draw_curve(
     epochs, values = ([line[name] for line in lines] for name in ("epoch", key))
     colour, marker = handle.get_color(), "." if len(lines) == 1 else ""
     axes.plot(epochs, values, color=colour, ls=handle.get_linestyle(), lw=1.3, marker=marker)
-    if best := best_line(lines):
+    if best := best_line(lines) or best_line(lines, "validation_loss", min):
         point: Json = {"marker": "o", "ms": 5.5, "mfc": colour, "mec": "white", "mew": 0.9}
         axes.plot([best["epoch"]], [best[key]], ls="", **point)
         if is_reference and key != "train_loss":

@@ -41,6 +41,11 @@ PICTURES = (".html", ".png", ".svg")
 _DPI = 110
 _LOSSES = {"train_loss": "Training loss", "validation_loss": "Validation loss"}
 _MOST_PANELS = 4
+_CLASS_PANELS = {
+    "validation_loss": "Validation loss",
+    "accuracy": "Validation accuracy",
+    "train_loss": "Training loss",
+}
 _VALUE_PANELS = {
     "validation_loss": "Validation loss",
     "mae": "Validation MAE",
@@ -171,7 +176,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         "subgroups": "subgroups" in evaluation and "Subgroup analysis",
         "robustness": "robustness" in evaluation and "Fewer leads and noise",
         "examples": data["examples"] and "Examples",
-        "errors": "Wrong calls",
+        "errors": "measures" not in first["score"] and "Wrong calls",
         "provenance": "Provenance",
         "limitations": "Limitations",
         "checklists": "Reporting checklists",
@@ -190,7 +195,8 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         checklists=[(checklist, checklist.table(headings)) for checklist in CHECKLISTS],
         histories=histories,
         panels={
-            key: title.replace("macro ", tables.macro(labels)) for key, title in PANELS.items()
+            key: title.replace("macro ", tables.macro(labels))
+            for key, title in (_CLASS_PANELS if "measures" in first["score"] else PANELS).items()
         },
         labels=labels,
         **_class_parts(data),

@@ -288,9 +288,12 @@ def _paired_table(report: Json) -> Table:
 def _training_table(report: Json) -> Table:
     """The best epoch of every run by validation, and the time of training."""
     reference, labels = report["reference"], len(report["runs"][0]["score"]["per_label"])
-    caption = f"Best epochs by validation {macro(labels)}AUROC."
-    names = [macro_name(key, labels) for key in SCORES]
-    head = ["Run", "Epochs", "Best epoch", *names, "Wall time"]
+    of_classes = "measures" in report["runs"][0]["score"]
+    caption = f"Best epochs by validation {'loss' if of_classes else macro(labels) + 'AUROC'}."
+    names = {f"macro_{key}": macro_name(key, labels) for key in SCORES}
+    names = {"validation_loss": "Loss", "accuracy": "Accuracy"} if of_classes else names
+    head = ["Run", "Epochs", "Best epoch", *names.values(), "Wall time"]
+    reference = None if of_classes else reference
     if reference:
         caption += f" A run exceeds {reference} where it is above the best epoch of {reference}."
         head.append(f"Exceeds {reference} in epoch")
@@ -298,7 +301,7 @@ def _training_table(report: Json) -> Table:
     for run in report["runs"]:
         training, best = run["training"], run["training"]["best"]
         row: list[Cell] = [run["name"], training["epochs"], count(best.get("epoch"))]
-        row += [metric(best.get(f"macro_{key}")) for key in SCORES]
+        row += [metric(best.get(key)) for key in names]
         row.append(seconds(training["seconds"]))
         rows.append(row + ([count(training["passes_reference_in_epoch"])] if reference else []))
     return Table("table-training", caption, head, rows)
