@@ -35,7 +35,7 @@ def test_without_a_sidecar_the_keys_are_named(tmp_path: Path) -> None:
 
 
 def test_a_header_of_leads_states_the_leads(tmp_path: Path) -> None:
-    text = "time,I,ii,AVR\n0,1,2,3\n0.002,4,5,6\n0.004,7,8,9\n"
+    text = "time,Lead I,ii,AVR (mV)\n0,1,2,3\n0.002,4,5,6\n0.004,7,8,9\n"
     record = read_record(ecg(tmp_path, text))
     assert record.leads == ("I", "II", "aVR")
     assert record.signal.tolist() == [[1, 4, 7], [2, 5, 8], [3, 6, 9]]
@@ -54,6 +54,14 @@ def test_columns_are_chosen_by_name(tmp_path: Path) -> None:
     with pytest.raises(RecordError) as caught:
         read_record(ecg(tmp_path, text, RATE_AND_UNIT + 'leads = ["I", "III"]\n'))
     assert caught.value.value == ["III"]
+
+
+def test_a_lead_in_two_columns(tmp_path: Path) -> None:
+    text = "I,II,I\n1,2,3\n4,5,6\n7,8,9\n"
+    for sidecar in (RATE_AND_UNIT, TWO):
+        with pytest.raises(RecordError) as caught:
+            read_record(ecg(tmp_path, text, sidecar))
+        assert caught.value.field == "leads"
 
 
 def test_columns_with_other_names_are_named_in_order(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def test_a_sidecar_belongs_to_the_record(tmp_path: Path) -> None:
         ("rate = 2024-01-01", "rate"),
         ("rate = -250", "rate"),
         ("header = -1", "header"),
+        ("header = 99999999999999999999", "header"),
         ("leads = 3", "leads"),
         ('leads_in = "depth"', "leads_in"),
         ("samples = 200.5", "samples"),
@@ -75,6 +76,14 @@ def test_a_key_that_is_wrong_is_named(tmp_path: Path, line: str, field: str) -> 
         read_record(path)
     assert caught.value.file == str(path.with_suffix(".toml"))
     assert caught.value.field == field
+
+
+def test_an_absurd_rate(tmp_path: Path) -> None:
+    path = with_sidecar(sound_npy(tmp_path), SIDECAR.replace("250", "1e32"))
+    try:
+        assert read_record(path).rate == 1e32
+    except RecordError as error:
+        assert "rate" in error.field
 
 
 @pytest.mark.parametrize("text", ["rate =", "rate = 1\nrate = 2", "\x00", "a" * 100, "[" * 5000])
@@ -165,6 +174,11 @@ def test_an_npz_that_states_everything(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", ecg=three_leads(), rate=250, unit="mV", leads=leads)
     for source in (tmp_path / "a.npz", (tmp_path / "a.npz").read_bytes()):
         assert read_record(source).leads == ("I", "II", "V6")
+
+
+def test_objects_beside_the_samples_are_passed_over(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", ecg=three_leads(), note=np.array([{"a": 1}], object))
+    assert read_record(with_sidecar(tmp_path / "a.npz")).signal.shape == (3, 200)
 
 
 def test_several_arrays_that_fit(tmp_path: Path) -> None:

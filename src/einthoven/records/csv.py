@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from einthoven.errors import RecordError
 from einthoven.records.file import EcgFile
-from einthoven.records.record import STANDARD_LEADS, Record, canonical_lead
+from einthoven.records.lead_codes import lead_of_text
+from einthoven.records.record import Record, canonical_lead
 from einthoven.records.sidecar import (
     Sidecar,
     described,
@@ -29,8 +30,6 @@ from einthoven.records.sidecar import (
     source_hash,
 )
 
-_FURTHER_LEADS = ("V3R", "V4R", "V5R", "V6R", "V7", "V8", "V9", "X", "Y", "Z", "MLI", "MLII")
-_LEADS = {lead.lower(): lead for lead in (*STANDARD_LEADS, *_FURTHER_LEADS)}
 _TIME = re.compile(r"(elapsed )?(time|t|samples?|index|n|no|ms|s|sec|seconds|#)?", re.IGNORECASE)
 _SIGNAL = re.compile(r"(ecg|ekg|signal|voltage|amplitude|lead|ch|channel)[ _]?\w*", re.IGNORECASE)
 _BRACKETS = re.compile(r"\s*[\[(].*[\])]\s*$")
@@ -98,7 +97,7 @@ class _Layout:
     @property
     def leads(self) -> list[str]:
         """Lead of each column by its name; empty for a column that is none."""
-        return [_LEADS.get(name.lower(), "") for name in self.names]
+        return [lead_of_text(name) or "" for name in self.names]
 
     @property
     def times(self) -> list[int]:
@@ -157,7 +156,8 @@ def _decoded(content: bytes) -> str:
     """Text with `\\n` as the end of lines; in Latin-1 if it is neither UTF-8 nor UTF-16."""
     encoding = next((name for bom, name in _ENCODINGS.items() if content.startswith(bom)), "utf-8")
     try:
-        text = content.decode(encoding)
+        even = len(content) // 2 * 2 if encoding == "utf-16" else None  # the head may be cut
+        text = content[:even].decode(encoding)
     except UnicodeDecodeError:
         text = content.decode("latin-1")
     return text.replace("\r\n", "\n").replace("\r", "\n")
@@ -196,8 +196,14 @@ def _columns(file: EcgFile, layout: _Layout, sidecar: Sidecar) -> list[int] | No
     columns of times. RecordError if some leads are columns and others are not.
     """
     leads = [canonical_lead(lead) for lead in sidecar.leads or ()]
-    places = {canonical_lead(name): place for place, name in enumerate(layout.names)}
+    names = [lead or name for lead, name in zip(layout.leads, layout.names, strict=True)]
+    places = {canonical_lead(name): place for place, name in enumerate(names)}
     absent = [lead for lead in leads if lead not in places]
+    twice = [lead for lead in leads if names.count(lead) > 1]
+    if twice:
+        raise file.refusal(
+            "leads", twice, "are several columns each", remedy="give each column another name"
+        )
     if not layout.names or sidecar.leads_in == "rows":
         return None
     if not absent:
@@ -320,15 +326,15 @@ def _checked_times(
 ) -> NDArray[Any]:
     """Samples without columns of times, after comparing these with the rate.
 
-    RecordError for times in s or ms, or sample numbers, that contradict the rate.
+    RecordError for sample numbers, or times in s, ms, us or ns, that contradict the rate.
     """
     assert sidecar.rate is not None
     is_checked = columns is not None and len(values) > 2 and sidecar.rate > 0
     for place in layout.times if is_checked else ():
         times = values[:, place]
         step = (times[-1] - times[0]) / (len(times) - 1)
-        per_sample = (1 / sidecar.rate, 1000 / sidecar.rate, 1.0)
-        if np.isfinite(step) and not any(abs(step / x - 1) <= _STEP for x in per_sample):
+        steps = [1.0, *(scale / sidecar.rate for scale in (1, 1e3, 1e6, 1e9))]
+        if np.isfinite(step) and not any(abs(step / x - 1) <= _STEP for x in steps):
             raise file.refusal(
                 "sampling rate",
                 sidecar.rate,

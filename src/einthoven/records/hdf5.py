@@ -159,8 +159,8 @@ def _read_tracing(file: EcgFile, root: Any, tracings: Any) -> Record:
     if not len(recorded):
         raise file.refusal("samples", 0, "are all zero", remedy="leave out the exam")
     first, last = int(recorded[0]), int(recorded[-1]) + 1
-    # The documentation states two scales that contradict each other, 1e-4 V and volts times 1000.
-    # The second is millivolts, as the authors have explained and as amplitudes show.
+    # The documentation states two scales that exclude each other, 1e-4 V and volts times 1000. The
+    # second is millivolts: so say the authors, and so reads PhysioNet's Challenge of 2025.
     layout = described(file, known_layout(400, _order(file, values, tracings)))
     padding = [f"{samples / 400:g}" for samples in (first, len(values) - last)]
     return record_of(
@@ -295,7 +295,7 @@ def _refuse_overfull(file: EcgFile, dataset: Any, row: int | None, pieces: Seque
     if h5z.FILTER_DEFLATE not in filters:
         return
     largest = math.prod(dataset.chunks) * dataset.dtype.itemsize
-    offsets: list[tuple[int, ...]] = []
+    offsets: list[tuple[int, ...]] = []  # of pieces that may unpack to more than 64 MiB
     if row is None:
         dataset.id.chunk_iter(
             lambda piece: offsets.append(piece.chunk_offset) if piece.size > _LIGHT else None
@@ -304,11 +304,11 @@ def _refuse_overfull(file: EcgFile, dataset: Any, row: int | None, pieces: Seque
         first = row // dataset.chunks[0] * dataset.chunks[0]
         steps = zip(pieces[1:], dataset.chunks[1:], strict=True)
         grid = itertools.product(*(range(0, count * step, step) for count, step in steps))
-        offsets = [(first, *rest) for rest in grid]
+        size_at = dataset.id.get_chunk_info_by_coord
+        offsets = [(first, *rest) for rest in grid if size_at((first, *rest)).size > _LIGHT]
     for offset in offsets:
         _, packed = dataset.id.read_direct_chunk(offset)
-        is_heavy = len(packed) > _LIGHT
-        if is_heavy and len(zlib.decompressobj().decompress(packed, largest + 1)) > largest:
+        if len(zlib.decompressobj().decompress(packed, largest + 1)) > largest:
             raise file.refusal(
                 dataset.name, offset, "unpacks to more than its size", remedy=_DAMAGED
             )

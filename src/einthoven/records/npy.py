@@ -97,6 +97,16 @@ def _unpacked(file: EcgFile) -> dict[str, NDArray[Any]]:
     content = file.content
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         size = sum(entry.file_size for entry in archive.infolist())
-    refuse_larger(file, "arrays", size, len(content))
+        refuse_larger(file, "arrays", size, len(content))
+        objects = {entry.filename for entry in archive.infolist() if _is_pickled(archive, entry)}
     with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
+        return {name: arrays[name] for name in arrays.files if f"{name}.npy" not in objects}
+
+
+def _is_pickled(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bool:
+    """Whether an array holds objects, such as texts of a data frame."""
+    with archive.open(entry) as stream:
+        version = np.lib.format.read_magic(stream)
+        if version == (1, 0):
+            return np.lib.format.read_array_header_1_0(stream)[2].hasobject
+        return np.lib.format.read_array_header_2_0(stream)[2].hasobject

@@ -226,7 +226,8 @@ def amplitude_of(record: Record) -> Amplitude | None:
     if not leads:
         return None
     low, median, high = x.min(axis=1), np.median(x, axis=1), x.max(axis=1)
-    steady = x - uniform_filter1d(x, max(1, round(record.rate)), axis=1, mode="nearest")
+    second = max(1, min(round(record.rate), x.shape[1]))  # of an absurd rate, at most the whole
+    steady = x - uniform_filter1d(x, second, axis=1, mode="nearest")
     ranges = np.subtract(*np.quantile(steady, (0.99, 0.01), axis=1))
     beyond = np.maximum(high - median, median - low) > _BEYOND
     return Amplitude(

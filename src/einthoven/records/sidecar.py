@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 SIDECAR_VARIABLE = "EINTHOVEN_SIDECAR"
 _LARGEST_SIDECAR = 1 << 20  # bytes
+_LONGEST_HEADER = 1000  # lines
 _ANY_FILE, _PACKED = 64 << 20, 20  # bytes, and multiple of its size, that a file may unpack to
 _UNIT = re.compile(r"(?:(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)\s*)?(mV|uV|µV|μV|V)")
 
@@ -160,9 +161,10 @@ def sidecar_of(file: EcgFile) -> Sidecar:
             f"is no valid TOML: {error}",
             remedy="fill in every value, text in quotes, and save the file as UTF-8",
         ) from None
-    for key in ("rate", "samples", "header"):
-        if (number := getattr(sidecar, key) or 0) < 0:
-            raise source.refusal(key, number, "is negative", remedy=f"state {SIDECAR_KEYS[key]}")
+    for key, most in {"rate": math.inf, "samples": math.inf, "header": _LONGEST_HEADER}.items():
+        if not 0 <= (number := getattr(sidecar, key) or 0) <= most:
+            reason = f"must be from 0 to {most}"
+            raise source.refusal(key, number, reason, remedy=f"state {SIDECAR_KEYS[key]}")
     unknown = [key for key in sidecar.metadata if key not in KEYS]
     if unknown:
         raise source.refusal(
