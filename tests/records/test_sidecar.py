@@ -80,10 +80,7 @@ def test_a_key_that_is_wrong_is_named(tmp_path: Path, line: str, field: str) -> 
 
 def test_an_absurd_rate(tmp_path: Path) -> None:
     path = with_sidecar(sound_npy(tmp_path), SIDECAR.replace("250", "1e32"))
-    try:
-        assert read_record(path).rate == 1e32
-    except RecordError as error:
-        assert "rate" in error.field
+    assert read_record(path).rate == 1e32
 
 
 @pytest.mark.parametrize("text", ["rate =", "rate = 1\nrate = 2", "\x00", "a" * 100, "[" * 5000])
@@ -112,8 +109,9 @@ def test_unknown_units(tmp_path: Path, unit: str) -> None:
     assert caught.value.field == "unit"
 
 
-def test_a_unit_that_the_values_contradict(tmp_path: Path) -> None:
-    path = with_sidecar(sound_npy(tmp_path), SIDECAR.replace("mV", "uV"))
+@pytest.mark.parametrize("unit", ["uV", "V", "5 uV", "5 V"])
+def test_a_unit_that_the_values_contradict(tmp_path: Path, unit: str) -> None:
+    path = with_sidecar(sound_npy(tmp_path), SIDECAR.replace("mV", unit))
     with pytest.raises(RecordError) as caught:
         read_record(path)
     assert caught.value.field == "unit"

@@ -285,13 +285,17 @@ def _template(file: EcgFile, keys: Sequence[str]) -> str:
     return "\n".join([place, "", *lines])
 
 
-def unit_size(file: EcgFile, unit: str) -> float:
-    """Millivolts of one count, for a unit such as `uV` or `4.88 uV`. RecordError for another."""
-    match = _UNIT.fullmatch(unit.strip())
+def _unit(file: EcgFile, text: str) -> tuple[float, str]:
+    """Millivolts of one count and the unit, of a text such as `uV` or `4.88 uV`.
+
+    RecordError for another text.
+    """
+    match = _UNIT.fullmatch(text.strip())
     size = float(match[1] or 1) if match else 0.0
     if match is None or not 0 < size < math.inf:
-        raise file.refusal("unit", unit, "is unknown", remedy=f"state {SIDECAR_KEYS['unit']}")
-    return size * MILLIVOLTS[match[2].replace("µ", "u").replace("μ", "u")]
+        raise file.refusal("unit", text, "is unknown", remedy=f"state {SIDECAR_KEYS['unit']}")
+    unit = match[2].replace("µ", "u").replace("μ", "u")
+    return size * MILLIVOLTS[unit], unit
 
 
 # ---------------------------------------------------------------------- arrays
@@ -431,7 +435,7 @@ def record_of(
             f"the sidecar states {sidecar.samples}",
             remedy="fetch the file again, or correct the sidecar",
         )
-    size = unit_size(file, sidecar.unit)
+    size, unit = _unit(file, sidecar.unit)
     marks = [mark for mark in sidecar.missing_values if not isinstance(mark, str)]
     signal = np.empty(rows.shape, np.float32)
     for lead, row in enumerate(rows):  # one by one: float64 copies of all would take more memory
@@ -461,7 +465,7 @@ def record_of(
         metadata=metadata(**stated),
     )
     if not is_documented:
-        refuse_unit(record, sidecar.unit)
+        refuse_unit(record, unit)
     return record
 
 
