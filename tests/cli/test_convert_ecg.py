@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from dicom_files import channel, code, counts, data_set, group, limb_leads, write
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from einthoven.cohorts import open_cohort
@@ -256,6 +257,15 @@ def test_nothing_identifies(to: str, cli: Cli, export: Path, tmp_path: Path) -> 
         before, after = read_record(source), read_record(out / path)
         np.testing.assert_array_equal(after.signal, before.signal)
         assert after.metadata["sex"] == before.metadata["sex"]
+
+
+@pytest.mark.parametrize("arguments", [["--anonymise"], []])
+def test_dicom_states_that_identities_were_removed(
+    arguments: list[str], cli: Cli, export: Path, tmp_path: Path
+) -> None:
+    cli("convert-ecg", export / "other.dcm", tmp_path / "o", "--to", "dicom", *arguments)
+    dataset = dcmread(next((tmp_path / "o").glob("*.dcm")))
+    assert dataset.get("PatientIdentityRemoved") == ("YES" if arguments else None)
 
 
 def test_columns_that_may_identify_are_left_out(export: Path, tmp_path: Path) -> None:

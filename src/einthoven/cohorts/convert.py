@@ -285,7 +285,7 @@ def _converted(
                 patient = numbers.setdefault(patient or f"{SEPARATOR}{name}", new)
                 record = anonymised(record)
             record = replace(record, name=Path(name).name, patient=patient or None)
-            path, step = _write(record, folder / name, to)
+            path, step = _write(record, folder / name, to, anonymise)
         except RecordError as error:
             problem = error.problem.replace(str(folder / name), str(item.path))
             refused.append({"record": str(item.path), "refused": problem, "remedy": error.remedy})
@@ -310,11 +310,11 @@ def _converted(
     return result, {key: pd.DataFrame(rows) for key, rows in tables.items()}
 
 
-def _write(record: Record, stem: Path, to: str) -> tuple[Path, Step | None]:
+def _write(record: Record, stem: Path, to: str, is_anonymous: bool) -> tuple[Path, Step | None]:
     """Write the files of a record, the first-named one last, and verify them."""
     if to == "wfdb":  # whose lead names are words
         record = replace(record, leads=tuple(re.sub(r"\s+", "_", lead) for lead in record.leads))
-    files, step = _ENCODERS[to](record, stem)
+    files, step = _encoded(record, stem, to, is_anonymous)
     for suffix, content in reversed(files.items()):
         with replacing(stem.with_name(stem.name + suffix), sync=False) as temporary:
             temporary.write_bytes(content)
@@ -328,7 +328,18 @@ def _write(record: Record, stem: Path, to: str) -> tuple[Path, Step | None]:
     return path, step
 
 
-def _wfdb(record: Record, stem: Path) -> tuple[dict[str, bytes], Step]:
+def _encoded(
+    record: Record, stem: Path, to: str, is_anonymous: bool
+) -> tuple[dict[str, bytes], Step | None]:
+    """Content of the files of a record by suffix, and the size of a count; None for decimals."""
+    if to == "csv":
+        samples, sidecar = csv_content(record)
+        return {".csv": samples, ".toml": sidecar}, None
+    if to == "dicom":
+        from einthoven.records.dicom_write import dicom_content  # pydicom takes 0.2 s
+
+        content, step = dicom_content(record, is_anonymous=is_anonymous)
+        return {".dcm": content}, step
     step = step_of(record.signal)
     statements = {**record.metadata, **({"patient": record.patient} if record.patient else {})}
     header, samples = wfdb_content(
@@ -344,21 +355,6 @@ def _wfdb(record: Record, stem: Path) -> tuple[dict[str, bytes], Step]:
         microvolts=step.microvolts,
     )
     return {".hea": header, ".dat": samples}, step
-
-
-def _dicom(record: Record, stem: Path) -> tuple[dict[str, bytes], Step]:
-    from einthoven.records.dicom_write import dicom_content  # pydicom takes 0.2 s
-
-    content, step = dicom_content(record)
-    return {".dcm": content}, step
-
-
-def _csv(record: Record, stem: Path) -> tuple[dict[str, bytes], None]:
-    samples, sidecar = csv_content(record)
-    return {".csv": samples, ".toml": sidecar}, None
-
-
-_ENCODERS = {"wfdb": _wfdb, "dicom": _dicom, "csv": _csv}
 
 
 # ---------------------------------------------------------------------- tables

@@ -83,12 +83,18 @@ def write_dicom(path: str | os.PathLike[str], record: Record) -> Step:
     return step
 
 
-def dicom_content(record: Record) -> tuple[bytes, Step]:
-    """Bytes of the DICOM file of a Record, and the size of a count; errors as `write_dicom`."""
+def dicom_content(record: Record, *, is_anonymous: bool = False) -> tuple[bytes, Step]:
+    """Bytes of the DICOM file of a Record, and the size of a count; errors as `write_dicom`.
+
+    `is_anonymous` is stated in the file: archives tell such files from those without a name.
+    """
     step = step_of(record.signal)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pydicom warns about unusual, valid values
         dataset = _data_set(record, step.microvolts)
+        if is_anonymous:
+            dataset.PatientIdentityRemoved = "YES"
+            dataset.DeidentificationMethod = "einthoven: signal, numbers and codes only"
         dataset.file_meta = FileMetaDataset()
         dataset.file_meta.MediaStorageSOPClassUID = dataset.SOPClassUID
         dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
