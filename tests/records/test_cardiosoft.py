@@ -33,6 +33,19 @@ def test_the_strip_and_not_the_averaged_beat() -> None:
     }  # a height in inches is left out
 
 
+def test_statements_of_the_device_and_of_its_reader() -> None:
+    def statements(diagnosis: str, conclusion: str) -> dict[str, str]:
+        sections = {"Diagnosis": diagnosis, "Conclusion": conclusion}
+        texts = [f"<{x}><{x}Text>{y}</{x}Text></{x}>" for x, y in sections.items()]
+        text = f"</PatientInfo><Interpretation>{''.join(texts)}</Interpretation>"
+        found = read(cardiosoft(COUNTS).replace("</PatientInfo>", text)).metadata
+        return {key: found[key] for key in ("statements", "edited_statements") if key in found}
+
+    assert statements("Sinus", "Sinus") == {"statements": "Sinus"}
+    assert statements("", "Sinus") == {"statements": "Sinus"}
+    assert statements("Sinus", "AF") == {"statements": "Sinus", "edited_statements": "AF"}
+
+
 def test_millivolts() -> None:
     text = cardiosoft(COUNTS).replace("uVperLsb'>5", "mVperLsb'>0.01")
     np.testing.assert_allclose(read(text).signal, COUNTS * 0.01, rtol=1e-6)

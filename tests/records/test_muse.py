@@ -160,14 +160,14 @@ def test_statements_of_the_device_and_of_its_reader() -> None:
     edited = diagnosis("Diagnosis", "Atrial fibrillation|", "Abnormal ECG")
     record = read(muse(COUNTS, diagnosis=edited + original))
     assert record.metadata["statements"] == "Sinus rhythm\nAnterior infarct , age unknown"
-    assert record.metadata["confirmed_statements"] == "Atrial fibrillation\nAbnormal ECG"
+    assert record.metadata["edited_statements"] == "Atrial fibrillation\nAbnormal ECG"
     assert "confirmed_by" not in record.metadata
 
     text = muse(COUNTS, diagnosis=original + original.replace("Original", ""))
     text = text.replace(">UNCONFIRMED<", ">CONFIRMED<")
     text = text.replace("</Status>", "</Status><OverreaderLastName>Roe</OverreaderLastName>")
     record = read(text)
-    assert "confirmed_statements" not in record.metadata
+    assert "edited_statements" not in record.metadata
     assert record.metadata["confirmed_by"] == "Roe"
 
 

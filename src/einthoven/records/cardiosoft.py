@@ -129,18 +129,18 @@ def _metadata(root: Element) -> dict[str, str]:
     birth, _ = _moment(patient.find("BirthDateTime") if patient is not None else None)
     reported = figure(_of_unit(patient, "Age", "YEARS"))
     device = root.find("ClinicalInfo/DeviceInfo")
-    texts = [
+    original, edited = (
         statements_of(root.findall(f"Interpretation/{section}/{section}Text"), ".")
         for section in ("Diagnosis", "Conclusion")
-    ]
+    )
     return metadata(
         time=iso_time(day, time),
         age=age_at(birth, day) if reported is None else reported,
         sex=sex_of(text_of(patient, "Gender")),
         height_cm=interval(_of_unit(patient, "Height", "CENTIMETERS")),
         weight_kg=interval(_of_unit(patient, "Weight", "KILOGRAMS")),
-        statements=texts[0],
-        confirmed_statements=texts[1] if texts[1] != texts[0] else None,
+        statements=original or edited,
+        edited_statements=edited if original and edited != original else None,
         device=" ".join(
             filter(None, ("GE", text_of(device, "Desc"), text_of(device, "SoftwareVer")))
         ),

@@ -12,7 +12,7 @@ KEYS = {
     "weight_kg": "weight of the patient",
     "statements": "the device's own interpretation, one statement a line",
     "severity": "the device's summary of its statements, such as ABNORMAL ECG",
-    "confirmed_statements": "the interpretation as a reader edited it, where it differs",
+    "edited_statements": "the interpretation as a person edited it, where it differs",
     "confirmed_by": "who confirmed the interpretation; absent if nobody has",
     "device": "manufacturer and model of the device",
     "filters": "filters of the device, such as 0.05 to 150 Hz, notch 50 Hz",

@@ -177,7 +177,7 @@ def _metadata(root: Element) -> dict[str, str]:
         height_cm=interval(text_of(patient, "HeightCM")),
         weight_kg=interval(text_of(patient, "WeightKG")),
         statements=original or edited,
-        confirmed_statements=edited if original and edited != original else None,
+        edited_statements=edited if original and edited != original else None,
         confirmed_by=" ".join(filter(None, reader)) if confirmed else None,
         device=device and f"GE {device}",
         filters=_filters(root),
