@@ -154,7 +154,7 @@ def _read(file: Path) -> tuple[str, str, frozenset[str]]:
 
 def _warn_of_patients(cohort: Cohort) -> None:
     message = f"{cohort.name}: the headers name no patients: each record counts as a patient"
-    copies = sum(Path(path).name.startswith("HR") for path in cohort.table["path"])
+    copies = cohort.table["path"].str.contains(r"(?:^|/)HR\d+$").sum()
     if copies:
         message += (
             f". {copies} records (HR...) are PTB-XL's, where patients have several: open PTB-XL "

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from einthoven.cohorts.cohort import WITHOUT_LABEL, Cohort
+from einthoven.cohorts.cohort import WITHOUT_LABEL, Cohort, checked, split_by_patient
 from einthoven.cohorts.table import open_table
 from einthoven.errors import CohortError
 from einthoven.files import read_table
@@ -100,16 +100,22 @@ def data_set(
     """
     if empty_rows not in ("drop", "keep"):
         raise CohortError(f"empty_rows = {empty_rows!r}", remedy="choose 'drop' or 'keep'")
-    targets = pd.DataFrame(matrix, columns=list(labels), index=records.index)
-    frame = pd.concat([records, targets], axis=1)
+    is_split = "split" in records or "fold" in records
+    if not is_split:
+        splits = split_by_patient(records["patient"].tolist(), matrix, seed=seed)
+        records = records.assign(split=splits)
     cohort = replace(
-        open_table(frame, root=root, labels=labels, seed=seed),
+        open_table(records, root=root, labels=()),
+        labels=tuple(labels),
+        matrix=matrix,
         name=name,
         version=version,
         task=task,
         licence=licence,
         descriptions={key: text for key, text in (descriptions or {}).items() if key in labels},
+        has_splits=is_split,
     ).with_common_labels(min_records)
+    cohort = checked(cohort)
     if empty_rows == "keep":
         return cohort
     unknown = (matrix == 0).all(axis=1) if empty is None else empty
