@@ -3,6 +3,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from einthoven.files import (
     locked,
     read_json,
     read_lines,
+    read_metadata,
     read_tensors,
     replacing,
     write_json,
@@ -146,3 +148,51 @@ def test_tensors_for_which_there_is_no_space_are_refused(tmp_path: Path) -> None
         signal.signal(signal.SIGXFSZ, handler)
     assert "space" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
+
+
+def flipped(file: Path, *, every: int = 1) -> Iterator[Path]:
+    """The file with one bit of each byte flipped in turn."""
+    sound = file.read_bytes()
+    for place in range(0, len(sound), every):
+        damaged = bytearray(sound)
+        damaged[place] ^= 4
+        file.write_bytes(damaged)
+        yield file
+    file.write_bytes(sound)
+
+
+def test_a_flipped_bit_of_a_line_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "metrics.jsonl"
+    entries = [{"epoch": 1, "loss": 0.25}, {"epoch": 2, "loss": float("inf")}]
+    for entry in entries:
+        append_line(file, entry)
+    assert read_lines(file, least=2) == entries
+    found = 0
+    for _ in flipped(file):
+        try:
+            read = read_lines(file)
+        except FileError:
+            found += 1
+        else:  # the checksum's own name, or the end of the last line
+            assert [{key: line[key] for key in entries[0]} for line in read] == entries[: len(read)]
+    assert found > 60
+    file.write_bytes(b"")
+    with pytest.raises(FileError, match=r"metrics\.jsonl"):
+        read_lines(file, least=1)
+
+
+def test_a_flipped_bit_of_tensors_is_found(tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    tensors, metadata = {"a": torch.arange(6.0).reshape(2, 3)}, {"counters": "7"}
+    write_tensors(file, tensors, metadata)
+    found = 0
+    for _ in flipped(file):
+        try:
+            values, notes = read_tensors(file)
+        except FileError:
+            found += 1
+        else:
+            assert torch.equal(values["a"], tensors["a"])
+            assert notes["counters"] == "7"
+    assert found > 100
+    assert read_metadata(file) == metadata

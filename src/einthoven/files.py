@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 import tomllib
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 RUN_FILE, METRICS_FILE, HISTORY_FILE = "run.json", "metrics.json", "metrics.jsonl"
 STORE_FILE, CONFIG_FILE, EVALUATION_FILE = "store.json", "config.json", "evaluation.json"
 
+_CHECK = "crc32"  # of a JSON line
+_DIGEST = "digest"  # of tensors and metadata, beside the metadata
 _METADATA_KEY = "einthoven"  # of all metadata that einthoven writes into a safetensors file
 Json = dict[str, Any]
 
@@ -349,36 +352,52 @@ def append_line(file: Path, entry: Mapping[str, Any]) -> None:
                 if handle.read() != b"\n":
                     handle.seek(0)
                     handle.truncate(handle.read().rfind(b"\n") + 1)
-            handle.write(json.dumps(entry).encode() + b"\n")
+            handle.write(_line(entry))
     except OSError as error:
         raise unwritable(file, error) from error
 
 
-def read_lines(file: Path) -> list[Json]:
+def _line(entry: Mapping[str, Any]) -> bytes:
+    """A JSON line with a checksum of its other entries."""
+    check = zlib.crc32(json.dumps(entry, sort_keys=True).encode())
+    return json.dumps({**entry, _CHECK: check}).encode() + b"\n"
+
+
+def read_lines(file: Path, *, least: int = 0) -> list[Json]:
     """Read JSON lines; empty if there is no such file. A last line that was cut off is left out.
 
     Raises
     ------
     FileError
-        If another line is damaged.
+        If another line is damaged, or there are fewer lines than `least`.
     """
-    if not file.is_file():
+    if not file.is_file() and not least:
         return []
     entries = []
-    for number, line in enumerate(file.read_bytes().split(b"\n")[:-1], 1):
+    content = file.read_bytes() if file.is_file() else b""
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
-            entries.append(json.loads(line))
-        except ValueError as error:
+            entry = dict(json.loads(line))
+            check = entry.pop(_CHECK, None)  # absent from lines of earlier versions
+            if check not in (None, zlib.crc32(json.dumps(entry, sort_keys=True).encode())):
+                raise ValueError("its checksum does not match")
+            entries.append(entry)
+        except (ValueError, TypeError, RecursionError) as error:
             raise FileError(
                 f"{file}: line {number} is damaged: {error}",
-                remedy="delete the file and repeat the command that wrote it",
+                remedy=f"delete the folder {file.parent} and repeat the command that wrote it",
             ) from error
+    if len(entries) < least:
+        raise FileError(
+            f"{file} is damaged: {len(entries)} lines, at least {least} were written",
+            remedy=f"delete the folder {file.parent} and repeat the command that wrote it",
+        )
     return entries
 
 
 def write_lines(file: Path, entries: list[Json]) -> None:
     """Replace a file's JSON lines atomically."""
-    write_text(file, "".join(json.dumps(entry) + "\n" for entry in entries))
+    write_text(file, b"".join(map(_line, entries)).decode())
 
 
 def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -395,7 +414,8 @@ def write_tensors(file: Path, tensors: dict[str, Tensor], metadata: dict[str, st
     from safetensors.torch import save_file
 
     whole = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    header = {_METADATA_KEY: json.dumps(metadata, sort_keys=True)}
+    content = {**metadata, _DIGEST: _tensors_digest(whole, metadata)}
+    header = {_METADATA_KEY: json.dumps(content, sort_keys=True)}
     with replacing(file) as temporary:
         try:
             save_file(whole, str(temporary), metadata=header)
@@ -419,11 +439,29 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(str(file), framework="pt") as handle:
             tensors = {name: handle.get_tensor(name) for name in handle.keys()}  # noqa: SIM118
-            return tensors, json.loads((handle.metadata() or {}).get(_METADATA_KEY, "{}"))
-    except (SafetensorError, OSError) as error:
+            texts = handle.metadata() or {}
+        metadata = json.loads(texts.get(_METADATA_KEY, "{}"))
+        digest = metadata.pop(_DIGEST, None)
+        if digest is None and any(f'"{_DIGEST}"' in text for text in texts.values()):
+            raise ValueError("its metadata are under another name")
+        if digest not in (None, _tensors_digest(tensors, metadata)):
+            raise ValueError("its content does not match its digest")
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:
         raise FileError(
             f"{file} is damaged: {error}", remedy="delete it and repeat the command that wrote it"
         ) from error
+    return tensors, metadata
+
+
+def _tensors_digest(tensors: dict[str, Tensor], metadata: Mapping[str, str]) -> str:
+    import torch
+
+    digest = hashlib.sha256(json.dumps(metadata, sort_keys=True).encode())
+    for name in sorted(tensors):
+        value = tensors[name].contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_metadata(file: Path) -> dict[str, str]:
@@ -435,6 +473,7 @@ def read_metadata(file: Path) -> dict[str, str]:
             metadata: dict[str, str] = json.loads(
                 (handle.metadata() or {}).get(_METADATA_KEY, "{}")
             )
+            metadata.pop(_DIGEST, None)
             return metadata
-    except (SafetensorError, OSError):
+    except (SafetensorError, OSError, ValueError, AttributeError):
         return {}

@@ -201,3 +201,22 @@ def test_patients_are_spelt_in_one_way() -> None:
     spelt = table(patients=["17", "17.0", " 17", "007", "p 1 ", ""])
     assert spelt.patients.tolist() == ["17", "17", "17", "007", "p 1", ""]
     assert table(patients=[17.0, np.nan, 3, 4, 5, 6]).patients[:3].tolist() == ["17", "", "3"]
+
+
+def test_a_flipped_bit_of_predictions_is_found(tmp_path: Path) -> None:
+    """Whatever is still accepted is the same table."""
+    file = tmp_path / "p.parquet"
+    saved = table(targets=None)
+    saved.save(file)
+    sound, found = file.read_bytes(), 0
+    for place in range(0, len(sound), 5):
+        damaged = bytearray(sound)
+        damaged[place] ^= 8
+        file.write_bytes(damaged)
+        try:
+            loaded = Predictions.load(file)
+        except EvaluationError:
+            found += 1
+        else:
+            assert loaded.digest == saved.digest
+    assert found

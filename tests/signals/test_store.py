@@ -221,6 +221,27 @@ def test_damaged_stores_are_refused(everyone: Cohort, tmp_path: Path) -> None:
         assert caught.value.remedy
 
 
+@pytest.mark.parametrize("name", ["store.json", "index.parquet", "quarantine.csv"])
+def test_a_store_that_was_changed_is_refused(everyone: Cohort, tmp_path: Path, name: str) -> None:
+    """Emptied, cut, or with a flipped bit anywhere; also before it is packed into."""
+    folder = tmp_path / "store"
+    pack(everyone.select(np.arange(len(everyone)) < 5), folder, workers=1)
+    file = folder / name
+    sound, manifest = file.read_bytes(), Store.open(folder).manifest
+    flips = [bytes([*sound[:i], sound[i] ^ 4, *sound[i + 1 :]]) for i in range(0, len(sound), 97)]
+    refused = 0
+    for damaged in (b"", sound[:-9], *flips):
+        file.write_bytes(damaged)
+        try:
+            assert {**Store.open(folder).manifest, "digest": ""} == {**manifest, "digest": ""}
+        except (StoreError, FileError):
+            refused += 1
+    assert refused >= len(flips)
+    file.unlink()
+    with pytest.raises(StoreError, match=name):
+        Store.open(folder)
+
+
 def test_a_damaged_list_of_shards_is_refused(everyone: Cohort, tmp_path: Path) -> None:
     (tmp_path / REQUEST_FILE).write_text('{"records": [')
     with pytest.raises(FileError, match=REQUEST_FILE):

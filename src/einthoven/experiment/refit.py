@@ -69,7 +69,7 @@ def _rate(stage: Stage1, folders: Sequence[Path]) -> float:
     def value(rate: float) -> float:
         files = [folder / "stage1" / f"lr-{rate:g}" / HISTORY_FILE for folder in folders]
         first = 0 if stage.select == "best" else -1
-        kept = (read_lines(file)[first:] for file in files)
+        kept = (read_lines(file, least=1)[first:] for file in files)
         return float(mean(max(line.get(SELECT, -line[LOSS]) for line in lines) for lines in kept))
 
     rates = stage.base_lr_sweep

@@ -7,6 +7,7 @@ in the order of the labels. Any Parquet or CSV reader opens it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +34,7 @@ VALUE = "value:"
 CLASS = "class"
 KIND = "kind"
 POS_WEIGHT = "pos_weight"  # keys of the metadata
-METADATA_KEY = b"einthoven.predictions"
+METADATA_KEY, DIGEST_KEY = b"einthoven.predictions", b"einthoven.digest"
 SHOWN_NAMES = 5  # in a message
 
 
@@ -244,6 +245,18 @@ class Predictions:
         with replacing(Path(path)) as temporary:
             write(self.to_arrow(), temporary)
 
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the whole table, by which a damaged file is recognised."""
+        names = [self.labels, self.records.tolist(), self.patients.tolist()]
+        text = json.dumps([names, dict(self.metadata)], sort_keys=True)
+        digest = hashlib.sha256(text.encode())
+        for values in (self.targets, self.probabilities):
+            if values is not None:  # the sign and payload of NaN are not kept by every format
+                numbers = values.astype(np.float64)
+                digest.update(np.where(np.isnan(numbers), -1.0, numbers).tobytes())
+        return digest.hexdigest()
+
     def to_arrow(self) -> pa.Table:
         """The table as it is stored."""
         columns = {"record": self.records.tolist(), "patient": self.patients.tolist()}
@@ -255,6 +268,7 @@ class Predictions:
             places = self.probabilities.argmax(axis=1).tolist()
             columns[CLASS] = [self.labels[place] for place in places]
         metadata = {METADATA_KEY: json.dumps(dict(self.metadata)).encode()}
+        metadata[DIGEST_KEY] = self.digest.encode()
         return pa.table(columns).replace_schema_metadata(metadata)
 
     @classmethod
@@ -293,7 +307,7 @@ class Predictions:
             for kind in (predicted, TARGET)
         )
         _check_columns(table, labels, targets, path, predicted)
-        return cls(
+        loaded = cls(
             labels=tuple(labels),
             records=table["record"].to_numpy(),
             patients=table["patient"].to_numpy(),
@@ -301,6 +315,15 @@ class Predictions:
             probabilities=_matrix(table, predicted, labels, path),
             metadata=metadata,
         )
+        # The key in the bytes shows that there was a digest, even if the metadata cannot be read.
+        digest = (table.schema.metadata or {}).get(DIGEST_KEY)
+        has_digest = digest is not None or (not _is_csv(path) and DIGEST_KEY in path.read_bytes())
+        if has_digest and digest != loaded.digest.encode():
+            raise EvaluationError(
+                f"{path} is damaged: its content does not match its digest",
+                remedy="delete it and repeat the command that wrote it",
+            )
+        return loaded
 
 
 def listed(names: Sequence[object], *, separator: str = ", ") -> str:

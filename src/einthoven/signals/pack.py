@@ -42,6 +42,9 @@ from einthoven.signals.store import (
     INDEX,
     QUARANTINE,
     Store,
+    digest_of,
+    manifest_digest,
+    read_manifest,
     shard_name,
 )
 from einthoven.workers import mapped
@@ -242,7 +245,7 @@ def _is_finished(folder: Path, request: dict[str, Any]) -> bool:
     file = folder / STORE_FILE
     if not file.is_file():
         return False
-    manifest = read_json(file)
+    manifest = read_manifest(file.read_bytes(), str(file))
     if any(manifest.get(key) != value for key, value in request.items()):
         raise StoreError(
             f"{folder} holds another cohort or other leads ({manifest.get('name')}, "
@@ -379,7 +382,7 @@ def _whole_microvolts(
 
 
 def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], request: dict[str, Any]) -> None:
-    parts = [pd.read_parquet(_part(folder, job.shard)) for job in jobs]
+    parts = [_read_part(_part(folder, job.shard)) for job in jobs]
     rows = pd.concat(parts, ignore_index=True)
     failed = rows["reason"] != ""
     if failed.all():
@@ -409,10 +412,22 @@ def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], request: dict[str, A
         "quarantined": int(failed.sum()),
         "shard_bytes": [os.path.getsize(folder / shard_name(job.shard)) for job in jobs],
     }
+    files = {name: digest_of((folder / name).read_bytes()) for name in (INDEX, QUARANTINE)}
+    manifest["files"] = files
+    manifest["digest"] = manifest_digest(manifest)
     write_text(folder / STORE_FILE, json.dumps(manifest, indent=1))
     for job in jobs:
         _part(folder, job.shard).unlink()
     (folder / REQUEST_FILE).unlink()
+
+
+def _read_part(file: Path) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(file)
+    except Exception as error:  # pyarrow raises whatever it runs into
+        raise StoreError(
+            f"{file} is damaged: {error}", remedy="delete this file and repeat the command"
+        ) from error
 
 
 def _part(folder: Path, shard: int) -> Path:

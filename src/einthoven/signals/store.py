@@ -12,11 +12,15 @@ A store is a folder (or an fsspec URL) of plain files::
 
 from __future__ import annotations
 
+import hashlib
+import json
 import mmap
 import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +104,8 @@ class Store:
         Raises
         ------
         StoreError
-            If there is none, it is unfinished, or a file is missing or has another size.
+            If there is none, it is unfinished, or a file is missing, is damaged or has another
+            size.
         """
         filesystem, path = fsspec.url_to_fs(str(root))
         if not filesystem.exists(f"{path}/{STORE_FILE}"):
@@ -108,18 +113,20 @@ class Store:
                 f"{root} is not a finished store: {STORE_FILE} is missing",
                 remedy=f"pack it, or let an interrupted run finish: einthoven pack SOURCE {root}",
             )
-        manifest = parse_json(filesystem.cat_file(f"{path}/{STORE_FILE}"), f"{root}/{STORE_FILE}")
-        if manifest.get("format") != FORMAT_VERSION:
-            raise StoreError(
-                f"{root}: store format {manifest.get('format')}, this version reads "
-                f"{FORMAT_VERSION}",
-                remedy="pack it again with this version",
-            )
-        with filesystem.open(f"{path}/{INDEX}", "rb") as handle:
-            index = pd.read_parquet(handle).set_index("record")
-        with filesystem.open(f"{path}/{QUARANTINE}", "rb") as handle:
-            quarantine = pd.read_csv(handle, dtype=str)
-        store = cls(path, tuple(manifest["leads"]), index, quarantine, manifest, filesystem)
+        manifest = read_manifest(
+            filesystem.cat_file(f"{path}/{STORE_FILE}"), f"{root}/{STORE_FILE}"
+        )
+        tables: list[Any] = []
+        for name, read in ((INDEX, pd.read_parquet), (QUARANTINE, partial(pd.read_csv, dtype=str))):
+            try:
+                content = filesystem.cat_file(f"{path}/{name}")
+                if manifest.get("files", {}).get(name, digest_of(content)) != digest_of(content):
+                    raise ValueError(f"its digest is not the one in {STORE_FILE}")
+                tables.append(read(BytesIO(content)))
+            except Exception as error:  # pandas and pyarrow raise whatever they run into
+                raise _damaged(f"{root}/{name}", error) from error
+        index = tables[0].set_index("record")
+        store = cls(path, tuple(manifest["leads"]), index, tables[1], manifest, filesystem)
         store._check_sizes()
         return store
 
@@ -333,6 +340,43 @@ def check_amplitude(store: Store, rows: NDArray[np.intp] | None = None) -> None:
         AmplitudeWarning,
         stacklevel=3,
     )
+
+
+def read_manifest(content: bytes, source: str) -> dict[str, Any]:
+    """Contents of `store.json`, compared with the digest in it.
+
+    Raises
+    ------
+    FileError, StoreError
+        If it is damaged or of another version.
+    """
+    manifest = parse_json(content, source)
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
+        raise _damaged(source, ValueError("it does not describe a store"))
+    if manifest["format"] != FORMAT_VERSION:
+        raise StoreError(
+            f"{source}: store format {manifest['format']}, this version reads {FORMAT_VERSION}",
+            remedy="pack it again with this version",
+        )
+    if manifest.get("digest", manifest_digest(manifest)) != manifest_digest(manifest):
+        raise _damaged(source, ValueError("its content does not match its digest"))
+    return manifest
+
+
+def manifest_digest(manifest: dict[str, Any]) -> str:
+    """SHA-256 of the content of `store.json`, apart from the digest itself."""
+    content = {key: value for key, value in manifest.items() if key != "digest"}
+    return digest_of(json.dumps(content, sort_keys=True).encode())
+
+
+def digest_of(content: bytes) -> str:
+    """SHA-256 in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def _damaged(file: str, error: Exception) -> StoreError:
+    reason = "it is missing" if isinstance(error, FileNotFoundError) else error
+    return StoreError(f"{file} is damaged: {reason}", remedy="delete the store and pack it again")
 
 
 def shard_name(shard: int) -> str:

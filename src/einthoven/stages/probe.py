@@ -189,7 +189,7 @@ def solve_head(
         write_lines(solved / HISTORY_FILE, [entry])
     context.processes.wait()
     load_weights(solved / BEST, classifier.head)
-    history = read_lines(solved / HISTORY_FILE)
+    history = read_lines(solved / HISTORY_FILE, least=1)
     return Result(history, best_epoch=1, best=history[0][best_by(criterion.form)[0]])
 
 

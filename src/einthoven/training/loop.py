@@ -165,7 +165,7 @@ class Loop(Generic[T]):
                 if self.progress:
                     self.progress(self.name, state.epoch * steps, total, entry)
         processes.wait()
-        return Result(read_lines(self.folder / HISTORY_FILE), state.best_epoch, state.best)
+        return Result(read_lines(self.folder / HISTORY_FILE, least=1), state.best_epoch, state.best)
 
     def _backward(self, network: nn.Module, batches: Iterator[T], step: int) -> float:
         """Accumulate gradients of a step; return the mean loss over all processes."""
@@ -249,7 +249,7 @@ class Loop(Generic[T]):
         if file.is_file():
             state = Counters(**load_checkpoint(file, self.model, optimiser))
         if self.processes.is_main:
-            lines = read_lines(self.folder / HISTORY_FILE)
+            lines = read_lines(self.folder / HISTORY_FILE, least=state.epoch)
             write_lines(self.folder / HISTORY_FILE, [e for e in lines if e["epoch"] <= state.epoch])
         self.processes.wait()
         return state
