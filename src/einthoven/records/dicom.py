@@ -161,11 +161,6 @@ class _Group:
         return [_title(self.channels[place]) for place in sorted(others)]
 
     @property
-    def is_averaged(self) -> bool:
-        label = text(self.item, "MultiplexGroupLabel").lower()
-        return any(word in label for word in _AVERAGED) and "rhythm" not in label
-
-    @property
     def rank(self) -> tuple[int, float, bool]:
         is_original = text(self.item, "WaveformOriginality") != "DERIVED"
         return len(self.leads), self.seconds, is_original
@@ -184,33 +179,40 @@ class _Group:
 def _groups(file: EcgFile, dataset: Dataset) -> list[_Group]:
     """Groups of the rhythm, the best one first."""
     is_ecg = text(dataset, "SOPClassUID").startswith(_ECG_CLASSES)
-    groups: list[_Group] = []
+    rhythms: list[_Group] = []
     channels: list[Dataset] = []
+    averaged = ""
     for place, item in enumerate(dataset.WaveformSequence):
+        label = text(item, "MultiplexGroupLabel")
         own = list(item.get("ChannelDefinitionSequence") or ())
-        leads = dict(_leads(file, own, is_ecg))
+        if _is_averaged(label):
+            averaged = label
+        elif leads := dict(_leads(file, own, is_ecg)):
+            rhythms.append(_group(file, item, place, leads, own))
         channels += own
-        if leads:
-            groups.append(_group(file, item, place, leads, own))
-    if not groups:
+    if averaged and not rhythms:
+        raise file.refusal(
+            "multiplex groups",
+            averaged,
+            "an averaged beat, and there is no recording beside it",
+            remedy="export the recorded ECG (rhythm) too",
+        )
+    if not rhythms:
         raise file.refusal(
             "channels",
             ", ".join(map(_title, channels[:8])),
             "none is an ECG lead",
             remedy="export an ECG; its leads are named by codes of SCP-ECG or MDC, or I to V6",
         )
-    rhythms = [group for group in groups if not group.is_averaged]
-    if not rhythms:
-        raise file.refusal(
-            "multiplex groups",
-            text(groups[0].item, "MultiplexGroupLabel"),
-            "an averaged beat, and there is no recording beside it",
-            remedy="export the recorded ECG (rhythm) too",
-        )
     longest = max(group.seconds for group in rhythms)
     if longest > _SHORTEST_RHYTHM:
         rhythms = [group for group in rhythms if group.seconds >= _SHORTEST_RHYTHM]
     return sorted(rhythms, key=lambda group: group.rank, reverse=True)
+
+
+def _is_averaged(label: str) -> bool:
+    words = label.lower()
+    return any(word in words for word in _AVERAGED) and "rhythm" not in words
 
 
 def _group(
@@ -325,7 +327,8 @@ def _millivolts(file: EcgFile, group: _Group) -> NDArray[np.float32]:
         scale, baseline = _scale(file, channel, lead)
         digital = samples[:, place]
         with np.errstate(over="ignore"):  # Record refuses the infinity
-            signal[row] = digital * scale + baseline
+            voltages = digital * scale
+            signal[row] = voltages + baseline if baseline else voltages
         if padding is not None:
             signal[row][digital == padding] = np.nan
         if text(channel, "ChannelStatus") in _INVALID:
