@@ -17,12 +17,14 @@ from scipy.ndimage import uniform_filter1d
 
 from einthoven.errors import PreparationError, RecordError
 from einthoven.records.calibration import calibration_start, without_calibration
+from einthoven.records.electrodes import exchange_of
 from einthoven.records.limb_leads import contradiction
 from einthoven.records.record import MILLIVOLTS, Record
 
 Level = Literal["note", "doubt", "unusable"]
 LEVELS: tuple[Level, ...] = ("unusable", "doubt", "note")
 """Levels of findings, the gravest first."""
+_LEADS_UNLIKE_NAMES = ("flat", "no-signal", "identical-leads", "limb-leads", "unit")
 
 # Usual range of a lead, mV; 0.05 % of PTB-XL's recordings are below, and 0.05 % above.
 _SMALL, _LARGE = 0.4, 2.8
@@ -53,8 +55,8 @@ class Finding:
     ----------
     name : str
         `missing`, `flat`, `no-signal`, `lead-off`, `clipping`, `identical-leads`, `unit`,
-        `amplitude`, `artefact`, `limb-leads`, `offset`, `baseline-wander`, `noise`, `mains-hum` or
-        `calibration-pulse`.
+        `amplitude`, `artefact`, `limb-leads`, `offset`, `baseline-wander`, `noise`, `mains-hum`,
+        `calibration-pulse` or `electrodes`.
     level : {"note", "doubt", "unusable"}
         A note leaves predictions as they are, a doubt is stated with them, and an unusable
         recording has no calls.
@@ -82,6 +84,8 @@ def findings(record: Record) -> tuple[Finding, ...]:
             results += _stretches(record)
         if amplitude.is_plausible:
             results += [*_clipping(record), *_artefacts(record, amplitude)]
+    if not any(finding.name in _LEADS_UNLIKE_NAMES for finding in results):
+        results += _electrodes(record)
     return by_level(results)
 
 
@@ -175,6 +179,11 @@ def _limb_leads(record: Record) -> Iterator[Finding]:
         text += ": exchanged, or filtered or scaled apart"
     level: Level = "unusable" if gap.explained or gap.share >= _UNRELATED else "doubt"
     yield Finding("limb-leads", level, text, gap.explained)
+
+
+def _electrodes(record: Record) -> Iterator[Finding]:
+    if exchange := exchange_of(record):
+        yield Finding("electrodes", "doubt", exchange.text, exchange.leads)
 
 
 def _of_leads(
