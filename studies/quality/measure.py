@@ -102,7 +102,7 @@ def wandering(x: Signal, second: int) -> Signal:
 
 
 def noisy(x: Signal, second: int) -> Signal:
-    return x + np.random.default_rng(0).normal(0, 0.06, x.shape).astype(x.dtype)
+    return x + np.random.default_rng(0).normal(0, 0.1, x.shape).astype(x.dtype)
 
 
 FAULTS: dict[str, tuple[str, Fault, tuple[str, ...]]] = {
@@ -139,7 +139,7 @@ FAULTS: dict[str, tuple[str, Fault, tuple[str, ...]]] = {
     "V1 inverted": ("electrodes", inverted("V1"), ("V1",)),
     "V4 inverted": ("electrodes", inverted("V4"), ("V4",)),
     "wander of 2 mV at 0.2 Hz in all leads": ("baseline-wander", wandering, ()),
-    "white noise of 0.06 mV in all leads": ("noise", noisy, ()),
+    "white noise of 0.1 mV in all leads": ("noise", noisy, ()),
 }
 
 

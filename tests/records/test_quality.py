@@ -173,7 +173,7 @@ def wander(x: np.ndarray, second: int) -> None:
 
 
 def noisy(x: np.ndarray, second: int) -> None:
-    x += np.random.default_rng(0).normal(0, 0.06, x.shape).astype(np.float32)
+    x += np.random.default_rng(0).normal(0, 0.1, x.shape).astype(np.float32)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +207,15 @@ def test_each_fault_is_found_and_nothing_else(
     assert (finding.name, finding.level, finding.leads) == (name, level, leads)
     assert all(lead in finding.text for lead in leads)
     assert len(warnings([finding])) == (level != "note")
+
+
+def test_a_loose_lead_is_found_in_coarse_samples_at_a_high_rate(sound: Record) -> None:
+    """All leads stand still for moments there, which do not end the stretch of one."""
+    signal = np.repeat(sound.signal, 4, axis=1)
+    signal = (np.round(signal / 0.005) * 0.005).astype(np.float32)
+    signal[7, : 3 * 4 * round(sound.rate)] = 0
+    results = findings(replace(sound, signal=signal, rate=4 * sound.rate))
+    assert [(x.name, x.leads) for x in results if x.level != "note"] == [("lead-off", ("V2",))]
 
 
 def test_noise_in_all_leads_is_a_doubt_and_the_gravest_finding_is_first(sound: Record) -> None:

@@ -75,7 +75,7 @@ def options(
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (init.init, demo.demo, doctor.doctor),
-    "Train on labelled ECGs": (train.posttrain, train.ensemble, recipes.recipes),
+    "Train on labelled ECGs": (train.posttrain, train.search, train.ensemble, recipes.recipes),
     "Predict": (predict.predict, predict.embed),
     "Evaluate": (evaluate.evaluate, evaluate.compare, evaluate.report, evaluate.card),
     "Data": (data.convert_ecg, data.pack, data.download, data.synthesize),

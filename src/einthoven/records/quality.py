@@ -41,7 +41,7 @@ _RAIL_SAMPLES = 3
 _CONTRADICTION = 0.05  # share of the limb leads that Einthoven's law leaves unexplained
 _CONTRADICTION_MV = 0.05
 _UNRELATED = 0.6  # the same share, of leads that are not what they are called
-_WANDER, _NOISE = 1.0, 0.025  # mV
+_WANDER, _NOISE = (1.0, 1.0), (0.025, 0.05)  # mV in a lead for a note, in half of them for a doubt
 _MAINS = (50.0, 60.0)  # Hz
 _HUM_MV, _HUM_RATIO = 0.02, 5.0
 _SECONDS = 2.0  # least stretch that tells 50 Hz from its neighbours
@@ -131,8 +131,9 @@ def _stretches(record: Record) -> Iterator[Finding]:
     whole = np.isin(record.leads, flat_leads(record))
     still = np.abs(np.diff(record.signal, axis=1)) <= _RESOLUTION
     common = np.asarray(still[~whole].all(axis=0))
-    stretches = _long(common, _NO_SIGNAL * record.rate)
-    lost = (stretches + 1).sum() / record.rate  # a stretch has one sample more than steps
+    stretches = _runs(common, _NO_SIGNAL * record.rate)
+    # A stretch has one sample more than steps.
+    lost = sum(stop - start + 1 for start, stop in stretches) / record.rate
     if lost:
         is_large = lost >= _NO_SIGNAL_SHARE * record.duration
         yield Finding(
@@ -141,8 +142,10 @@ def _stretches(record: Record) -> Iterator[Finding]:
             f"no signal in any lead for {lost:.3g} of {record.duration:.3g} s: padding, or "
             "electrodes that came off",
         )
+    for start, stop in stretches:
+        still[:, start:stop] = False
     longest = np.array(
-        [_long(row & ~common, _LEAD_OFF * record.rate).max(initial=0) for row in still]
+        [max((b - a for a, b in _runs(row, _LEAD_OFF * record.rate)), default=0) for row in still]
     )
     off = (longest > 0) & ~whole
     if off.any():
@@ -150,11 +153,10 @@ def _stretches(record: Record) -> Iterator[Finding]:
         yield _of_leads("lead-off", "doubt", record, off, f"constant for up to {seconds:.3g} s")
 
 
-def _long(mask: NDArray[np.bool_], least: float) -> NDArray[np.intp]:
-    """Lengths of the runs of True with a least length."""
-    edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0))
-    lengths = np.subtract(edges[1::2], edges[::2])
-    return lengths[lengths >= least]
+def _runs(mask: NDArray[np.bool_], least: float) -> list[tuple[int, int]]:
+    """Beginning and end of the runs of True with a least length."""
+    edges = np.flatnonzero(np.diff(mask.astype(np.int8), prepend=0, append=0)).reshape(-1, 2)
+    return [(int(a), int(b)) for a, b in edges[edges[:, 1] - edges[:, 0] >= least]]
 
 
 def _identical(record: Record) -> Iterator[Finding]:
@@ -303,7 +305,7 @@ def _clipping(record: Record) -> Iterator[Finding]:
     for extreme in (x.min(axis=1, keepdims=True), x.max(axis=1, keepdims=True)):
         at_rail = (np.abs(x - extreme) <= _RESOLUTION / 2) & (np.abs(extreme) >= 0.5 * largest)
         for row in np.flatnonzero(at_rail.sum(axis=1) >= least):
-            samples = int(_long(at_rail[row], _RAIL_SAMPLES).sum())
+            samples = sum(stop - start for start, stop in _runs(at_rail[row], _RAIL_SAMPLES))
             if samples >= least:
                 clipped[leads[row]] = samples / record.rate
     if clipped:
@@ -391,11 +393,12 @@ def _artefacts(record: Record, amplitude: Amplitude) -> Iterator[Finding]:
 
 
 def _common(
-    name: str, record: Record, size: NDArray[np.float64], limit: float
+    name: str, record: Record, size: NDArray[np.float64], limits: tuple[float, float]
 ) -> Iterator[Finding]:
-    """A note about the leads with a disturbance, or a doubt if they are half of all leads."""
-    if (rows := size >= limit).any():
-        level: Level = "doubt" if rows.mean() >= 0.5 else "note"
+    """A note about the leads with a disturbance, or a doubt if it is large in half of the leads."""
+    noted, doubted = limits
+    if (rows := size >= noted).any():
+        level: Level = "doubt" if (size >= doubted).mean() >= 0.5 else "note"
         text = f"{name.replace('-', ' ')} of up to {size.max():.2g} mV"
         yield _of_leads(name, level, record, rows, text)
 

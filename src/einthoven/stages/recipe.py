@@ -447,7 +447,7 @@ def _load(kind: type[M], name: str | Path, overrides: Sequence[str], backbone: s
     stages = {key for key in _STAGES if key in table}
     changes: Json = {}
     for override in overrides:
-        _merge(changes, _assignment(override))
+        _merge(changes, assignment(override))
     if "extends" in changes:
         raise RecipeError(
             "--set extends has no effect", remedy="choose the recipe with --recipe, or write a file"
@@ -466,7 +466,7 @@ def _load(kind: type[M], name: str | Path, overrides: Sequence[str], backbone: s
             f"recipe {name}: {problems}",
             remedy="correct the recipe or the --set option; docs/recipes.md lists every key",
         ) from error
-    changed_keys |= set(dict(_entries(changes)))
+    changed_keys |= set(dict(assignments(changes)))
     recipe = _with_stage2(_with_solver(recipe, changed_keys), changed_keys)
     _check_effects(recipe, changed_keys)
     return recipe
@@ -495,8 +495,8 @@ def _read(
     if is_shipped:
         _inherit(base, table)
         return base, set()
-    before = dict(_entries(base))
-    changed_keys |= {key for key, value in _entries(table) if before.get(key) != value}
+    before = dict(assignments(base))
+    changed_keys |= {key for key, value in assignments(table) if before.get(key) != value}
     _inherit(base, {"name": file.stem, "description": ""} | table)
     return base, changed_keys
 
@@ -592,7 +592,7 @@ _OVERRULED: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
 
 def keys_without_effect(recipe: Recipe) -> list[str]:
     """Keys of a recipe that others overrule, such as those of AdamW for a logistic regression."""
-    values = dict(_entries(recipe.to_dict()))
+    values = dict(assignments(recipe.to_dict()))
     overruled = {
         key
         for key, other, overrules, _ in _OVERRULED
@@ -605,7 +605,7 @@ def keys_without_effect(recipe: Recipe) -> list[str]:
 
 def _check_effects(recipe: Toml, changed_keys: set[str]) -> None:
     """Refuse a key that a user sets and another key overrules."""
-    values = dict(_entries(recipe.to_dict()))
+    values = dict(assignments(recipe.to_dict()))
     for key, other, overrules, remedy in _OVERRULED:
         if key in changed_keys and other in values and overrules(values[other]):
             raise RecipeError(
@@ -614,11 +614,11 @@ def _check_effects(recipe: Toml, changed_keys: set[str]) -> None:
             )
 
 
-def _entries(table: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def assignments(table: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Every entry of nested tables, as `stage2.epochs` and its value."""
     for key, value in table.items():
         if isinstance(value, dict):
-            yield from _entries(value, f"{prefix}{key}.")
+            yield from assignments(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 
@@ -634,7 +634,7 @@ def _inherit(base: Json, changes: Json) -> None:
     _merge(base, changes)
 
 
-def _assignment(override: str) -> Json:
+def assignment(override: str) -> Json:
     """Parse `stage2.drop_path=0.2` as TOML; a value that is not TOML is a string."""
     key, equals, value = override.partition("=")
     for text in (override, f"{key}{equals}{json.dumps(value.strip())}"):
