@@ -7,6 +7,7 @@ that share a suffix have one each, `.xml GE MUSE` for instance.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -189,6 +190,21 @@ def test_random_bytes(suffix: str, tmp_path: Path) -> None:
     for seed in range(20):
         path.write_bytes(np.random.default_rng(seed).bytes(1 + 53 * seed))
         assert_refused(suffix, path)
+
+
+@every_reader
+def test_changed_bytes(suffix: str, tmp_path: Path) -> None:
+    """A record, which may be another one, or a RecordError: nothing else."""
+    path = SOUND[suffix](tmp_path)
+    data = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        changed = bytearray(data)
+        for place in rng.integers(min(len(data), 3000), size=rng.integers(1, 6)):
+            changed[place] = rng.choice([0, 1, 127, 255, rng.integers(256)])
+        path.write_bytes(changed)
+        with suppress(RecordError):
+            assert read_record(path).signal.size
 
 
 @every_reader
