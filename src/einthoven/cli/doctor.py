@@ -42,7 +42,7 @@ def doctor(
     from einthoven.records.formats import is_record
 
     if labels and (file is None or file.suffix not in TABLE_SUFFIXES):
-        raise CohortError("--label applies only to tables", remedy="name a table, or leave it out")
+        raise CohortError("--target applies only to tables", remedy="name a table, or leave it out")
     if options and backbone is None:
         raise BackboneError("--option applies to a backbone", remedy="add --backbone NAME")
     if file is None and (backbone is not None or picture is not None):

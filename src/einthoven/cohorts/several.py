@@ -1,6 +1,8 @@
-"""Several cohorts as one: a TOML file that lists them, and the statements that all of them have.
+"""Several cohorts as one: a TOML file that lists them, with statements of the map as labels.
 
-cohorts = ["data/ptb-xl", "data/georgia", "hospital/labels.csv"]
+Its key is `cohorts = ["data/ptb-xl", "data/georgia", "hospital/labels.csv"]`. With another one,
+`statements = "any"`, the labels are the statements that one of the cohorts has, instead of those
+that all of them have; they are unknown (NaN) in the others.
 """
 
 from __future__ import annotations
@@ -36,9 +38,7 @@ def open_several(
     empty_rows: EmptyRows = "drop",
     min_records: int = 0,
 ) -> Cohort:
-    """Open the cohorts of a list as one, with the statements that all of them have.
-
-    With `statements = "any"`, those that one of them has; they are unknown (NaN) in the others.
+    """Open the cohorts of a list as one.
 
     Records, patients and folds are those of each cohort: patients of different cohorts are
     different ones. Records are named after their cohort, as it is listed.
@@ -46,7 +46,7 @@ def open_several(
     Parameters
     ----------
     path : path
-        TOML file whose key `cohorts` lists folders and tables, relative to it.
+        TOML file; the folders and tables in it are relative to it.
     open_member : callable
         Open one of them with codes of the statement map as labels.
     empty_rows : {"drop", "keep"}
