@@ -212,7 +212,7 @@ def test_embed_a_table_with_other_columns(
     frame = pd.DataFrame({"path": paths, "patient": paths, "ward": "B"})
     frame.assign(AFIB=[0, 1, 1] * 10).to_csv(table, index=False)
     command = ("embed", "--model", made.model, table, "--out", out, "--split", "test")
-    assert "--label" in cli(*command, status=1).err
+    assert "--target" in cli(*command, status=1).err
     result = cli(*command, "--label", "AFIB")
     count = len(open_cohort(table, labels=["AFIB"]).ids("test"))
     assert f"({count} x 32, pooled)" in result.out

@@ -288,7 +288,7 @@ def embed(
 
     refuse_models(sources, "embed")
     cohort = _cohort_of(sources, "embed")
-    only = {"--split": split, "--store": store, "--label": labels, "--batch-size": batch_size}
+    only = {"--split": split, "--store": store, "--target": labels, "--batch-size": batch_size}
     names = [name for name, value in only.items() if value is not None]
     if names and cohort is None:
         raise EvaluationError(

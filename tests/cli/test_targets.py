@@ -1,0 +1,104 @@
+"""Targets of every form from the command line: a table, options or a task file, and each verb."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from einthoven.cohorts import Cohort
+from einthoven.predictions import Predictions
+
+FAST = ("--resamples", 20, "--recipe", "linear-probe", "--set", "stage1.penalty=100")
+
+
+@pytest.fixture
+def own(synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A table of a user with a number, a class and a column of yes and no, some cells empty."""
+    monkeypatch.setenv("EINTHOVEN_CACHE", str(tmp_path / "cache"))
+    frame = synthetic.table[["path", "patient", "split"]].copy()
+    frame["path"] = [str(path) for path in synthetic.paths()]
+    draw = np.random.default_rng(0)
+    frame["lvef"] = draw.normal(55, 10, len(frame)).round(1)
+    frame["rhythm"] = np.where(synthetic.matrix[:, 0] == 1, "AF", "SR")
+    frame["urgent"] = np.where(frame["lvef"] < 55, "yes", "no")
+    frame.loc[frame.index[::9], ["lvef", "rhythm", "urgent"]] = None
+    frame.to_csv(tmp_path / "ecgs.csv", index=False)
+    return tmp_path / "ecgs.csv"
+
+
+def test_a_number(cli: Any, own: Path, tmp_path: Path) -> None:
+    (tmp_path / "task.toml").write_text('kind = "regression"\ntarget = "lvef"\nunit = "%"\n')
+    run = tmp_path / "run"
+    said = cli("posttrain", own, "--task", tmp_path / "task.toml", "--out", run, *FAST).out
+    score = json.loads(cli("evaluate", run, "--json", "--resamples", 20).out)
+    mae = score["per_label"]["lvef"]["mae"]
+    assert f"{mae:.3f} %" in said
+    assert f"{mae:.3f}" in cli("evaluate", run, "--resamples", 20).out
+    assert f"{mae:.3f}" in cli("compare", run, run, "--resamples", 20).out
+    assert "lvef" in cli("card", "--model", run / "model").out
+    table = tmp_path / "values.csv"
+    model = ("--model", run / "model")
+    cli("predict", own, *model, "--out", table)
+    file = pd.read_csv(own)["path"][0]
+    (line,) = cli("predict", file, *model, "--json").out.splitlines()
+    answer = json.loads(line)
+    assert answer["units"] == {"lvef": "%"}
+    assert answer["values"]["lvef"] == pytest.approx(pd.read_csv(table)["value:lvef"][0], rel=1e-4)
+    assert "%" in cli("predict", file, *model).out
+    saved = tmp_path / "again.parquet"
+    cli("evaluate", *model, "--cohort", own, "--split", "test", "--save", saved)
+    assert Predictions.load(saved).units == ("%",)
+
+
+def test_classes(cli: Any, own: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    cli("posttrain", own, "--kind", "multiclass", "--target", "rhythm", "--out", run, *FAST)
+    file, model = pd.read_csv(own)["path"][0], ("--model", run / "model")
+    answer = json.loads(cli("predict", file, *model, "--json").out)
+    assert answer["class"] == max(answer["probabilities"], key=answer["probabilities"].get)
+    saved = tmp_path / "again.csv"
+    cli("evaluate", *model, "--cohort", own, "--split", "test", "--save", saved)
+    assert set(pd.read_csv(saved)["class"]) <= {"AF", "SR"}
+    result = cli("evaluate", run, "--min-positives", 3, status=1)
+    assert "--min-positives" in result.err
+
+
+def test_labels(cli: Any, own: Path, tmp_path: Path) -> None:
+    for name, arguments in {
+        "limit": ("--target", "lvef <= 55"),
+        "yes": ("--kind", "binary", "--target", "urgent"),
+    }.items():
+        cli("posttrain", own, *arguments, "--out", tmp_path / name, *FAST)
+        model = ("--model", tmp_path / name / "model")
+        cli("evaluate", *model, "--cohort", own, "--split", "test", "--resamples", 0)
+    aurocs = [
+        json.loads(cli("evaluate", tmp_path / name, "--json").out)["macro_auroc"]
+        for name in ("limit", "yes")
+    ]
+    assert 0 < min(aurocs) <= max(aurocs) < 1
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--target", "lvef"),
+        ("--target", "lvef <= 40", "--unit", "%"),
+        ("--kind", "regression", "--target", "rhythm"),
+        ("--kind", "regression", "--target", "lvef", "--set", "pos_weight=balanced"),
+        ("--kind", "regression", "--target", "lvef", "--set", "data.aggregate=max"),
+        ("--kind", "ordinal", "--target", "lvef"),
+        ("--kind", "regression", "--target", "lvef", "--task", "task.toml"),
+        ("--task", "missing.toml"),
+    ],
+)
+def test_what_makes_no_task_is_refused(
+    cli: Any, own: Path, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    result = cli("posttrain", own, *arguments, "--out", tmp_path / "run", status=1)
+    assert "What to do" in result.err
+    assert not (tmp_path / "run" / "run.json").exists()
