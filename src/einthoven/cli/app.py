@@ -78,7 +78,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Train on labelled ECGs": (train.posttrain, train.search, train.ensemble, recipes.recipes),
     "Predict": (predict.predict, predict.embed),
     "Evaluate": (evaluate.evaluate, evaluate.compare, evaluate.report, evaluate.card),
-    "Data": (data.convert_ecg, data.pack, data.download, data.synthesize),
+    "Data": (data.label, data.convert_ecg, data.pack, data.download, data.synthesize),
     "Encoders": (backbones.backbones, backbones.convert_weights, pretrain.pretrain),
     "Papers": (reproduce.reproduce,),
 }

@@ -1,4 +1,4 @@
-"""Commands for data: synthesize, download, convert-ecg, pack."""
+"""Commands for data: synthesize, download, convert-ecg, label, pack."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.box import SIMPLE
+from rich.table import Column, Table
 
-from einthoven.cli.options import Labels, lead_names, one_of, output_folder
-from einthoven.cli.progress import note, progress_bars, shown_warnings
-from einthoven.report.format import counted
+from einthoven.cli.options import Labels, lead_names, one_of, output_file, output_folder
+from einthoven.cli.progress import note, output, progress_bars, shown_warnings
+from einthoven.report.format import counted, percent
+
+_FREQUENT = 8  # phrases without a label that are printed
 
 
 def synthesize(
@@ -108,6 +112,81 @@ def convert_ecg(
     if result.refused:
         note(f"{counted(result.refused, 'record')} refused: {result.refused_file}", style="yellow")
         raise typer.Exit(1)
+
+
+def label(
+    reports: Annotated[
+        Path, typer.Argument(help="Table with a report a row: .csv, UTF-8, or .parquet.")
+    ],
+    out: Annotated[
+        Path, typer.Option(callback=output_file, help="Table of labels to write, .csv.")
+    ],
+    patterns: Annotated[
+        str,
+        typer.Option(help="Pattern file: ecg-fm, scp-english, ptb-xl, or a .toml file."),
+    ] = "scp-english",
+    text: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of the report. Default: report_0, report_1, ..., else report or text. "
+            "Repeatable.",
+        ),
+    ] = None,
+    uncertain: Annotated[
+        str | None,
+        typer.Option(
+            metavar="[positive|unknown|negative]",
+            help="What 'possible', 'cannot rule out', ... count as; unknown leaves the cell empty. "
+            "Default: that of the pattern file.",
+        ),
+    ] = None,
+) -> None:
+    """Label ECGs by the text of their reports, with a file of patterns.
+
+        einthoven label reports.csv --patterns mine.toml --out labels.csv
+
+    A pattern file names the phrases of each label; cues of negation and uncertainty come with the
+    language:
+
+        extends = "english"
+
+        [labels.AFIB]
+
+        patterns = ['atrial fibrillation', 'a-?fib']
+
+    The table OUT has 1, 0 or an empty cell (not known) for each label, beside path, patient, split
+    and the like, as `posttrain` reads it. Beside it, OUT.phrases.csv has the phrase that fired for
+    each label of each record, and OUT.unmatched.csv the phrases without a label, most frequent
+    first: read them, add patterns, and repeat the command. docs/labels.md has the rest.
+    """
+    from einthoven.cohorts.report_labels import label_reports, load_patterns, read_reports
+
+    rules = load_patterns(patterns)
+    result = label_reports(read_reports(reports), rules, columns=text or (), uncertain=uncertain)
+    written = result.write(out, reports)
+    table = Table(
+        "label", *(Column(str(name), justify="right") for name in result.counts), box=SIMPLE
+    )
+    mentioned = result.counts[result.counts.any(axis=1)]
+    for name, row in mentioned.iterrows():
+        table.add_row(str(name), *(f"{value:,}" for value in row))
+    output.print(table)
+    if silent := len(result.counts) - len(mentioned):
+        typer.echo(f"{counted(silent, 'label')} in no report")
+    empty = len(result.table) - result.texts
+    typer.echo(
+        f"{counted(result.texts, 'report')}; {result.without_match:,} "
+        f"({percent(result.without_match / result.texts)}) without any label"
+        + (f"; {counted(empty, 'record')} without a report, labels not known" if empty else "")
+    )
+    if len(result.unmatched):
+        frequent = result.unmatched.head(_FREQUENT).itertuples(index=False)
+        typer.echo("Most frequent phrases without a label: ", nl=False)
+        typer.echo("; ".join(f"{phrase} ({records:,})" for phrase, records in frequent))
+    typer.echo("Written: " + ", ".join(str(file) for file in written))
+    if missing := [name for name in ("path", "patient") if name not in result.table]:
+        note(f"posttrain also needs the columns {', '.join(missing)}", style="yellow")
 
 
 def pack(

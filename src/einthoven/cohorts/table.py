@@ -31,7 +31,7 @@ from einthoven.tasks import Task
 TABLE_SUFFIXES = (".csv", ".parquet")
 # Read as text: "007" is neither 7 nor "7", and a path keeps its zeros.
 _TEXT = ("path", "patient", "record")
-_NOT_LABELS = ("path", "patient", "record", "fold", "split", "age", "sex", "date", "device")
+NOT_LABELS = ("path", "patient", "record", "fold", "split", "age", "sex", "date", "device")
 _AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:y|yrs?|years?)?\s*", re.IGNORECASE)
 _OLDEST = 120  # years
 
@@ -212,7 +212,7 @@ def _task_of(
         return replace(task or Task(), target=tuple(labels))
     if task is not None and (task.targets or task.kind != Task().kind):
         return task
-    return Task(target=tuple(str(c) for c in frame if c not in _NOT_LABELS))
+    return Task(target=tuple(str(c) for c in frame if c not in NOT_LABELS))
 
 
 def _name_of(cohort: Cohort) -> str:
