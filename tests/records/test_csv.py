@@ -202,6 +202,8 @@ def test_a_table_of_samples_is_no_cohort(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("path,patient,MI\na.hea,7,0\n")
     (tmp_path / "old.csv").write_text("file,person,MI\na.hea,7,0\n")
     assert is_cohort(tmp_path / "labels.csv")
+    (tmp_path / "labels.toml").write_text("kind = 'binary'\n")  # of another purpose
+    assert is_cohort(tmp_path / "labels.csv")
     assert is_cohort(tmp_path / "old.csv")
     assert is_cohort(tmp_path / "gone.csv")
 

@@ -75,12 +75,13 @@ def read(file: EcgFile) -> Record:
 
 def members(file: EcgFile) -> list[str]:
     """One record; none for a table that is no ECG, as its first line shows."""
-    path = sidecar_path(file)
     whole_lines, newline, _ = file.head.rpartition(b"\n")
-    sidecar = sidecar_of(file)
-    layout = _layout(_decoded(whole_lines if newline else file.head), sidecar)
+    head = _decoded(whole_lines if newline else file.head)
+    if _layout(head, Sidecar()).is_table:
+        return []  # a file beside it may describe the table
+    path, sidecar = sidecar_path(file), sidecar_of(file)
     own = path is not None and os.path.splitext(path)[0] == os.path.splitext(file.name)[0]
-    return [""] if (own and not layout.is_table) or layout.is_signal(sidecar) else []
+    return [""] if own or _layout(head, sidecar).is_signal(sidecar) else []
 
 
 # ---------------------------------------------------------------------- layout
