@@ -79,7 +79,7 @@ def _print_list() -> None:
     from einthoven.stages.recipe import GENERAL, Pretraining, Recipe, recipe_file, recipe_names
 
     for kind, command in ((Recipe, "posttrain"), (Pretraining, "pretrain")):
-        columns = Column("name", no_wrap=True), Column("default for", max_width=16), "content"
+        columns = Column("name", no_wrap=True), Column("default for", max_width=18), "content"
         title = f"einthoven {command} --recipe"
         table = Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD, width=80)
         defaults = [
