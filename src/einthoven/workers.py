@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,11 @@ from multiprocessing import active_children, get_context
 from typing import TypeVar
 
 from einthoven.errors import EinthovenError
+
+MOST_THREADS = max(256, os.cpu_count() or 1)
+"""Threads that may be requested; far more of them end the process."""
+
+_MOST_PROCESSES = 64
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -32,7 +38,7 @@ def mapped(
         A function of a module, or a partial of one.
     items : sequence
     workers : int
-        Number of processes.
+        Number of processes; no more than there are items or, from 64 on, processors.
     chunk : int
         Number of items that a process receives at a time.
 
@@ -51,7 +57,8 @@ def mapped(
         yield map(function, items)
         return
     before = set(active_children())
-    pool = ProcessPoolExecutor(min(workers, len(items)), mp_context=get_context("spawn"))
+    count = min(workers, -(-len(items) // chunk), max(_MOST_PROCESSES, os.cpu_count() or 1))
+    pool = ProcessPoolExecutor(count, mp_context=get_context("spawn"))
     try:
         with _ignored_interrupts():  # inherited: Ctrl-C reaches every process of a terminal
             # Not `pool.map`, which cancels; a broken pool then prints an InvalidStateError.

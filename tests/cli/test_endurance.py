@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 
+from einthoven.records import read_record
+from einthoven.records.wfdb_write import write_wfdb
+
 VERBS = [
     "synthesize {} --records 3",
     "init {}",
@@ -104,3 +107,36 @@ def test_a_signal_ends_a_command_with_one_line_and_leaves_nothing(
     assert process.returncode == status
     assert len(errors.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "verb", ["posttrain ecgs --out run --threads 100000000", "download ptb-xl x --workers 99999"]
+)
+def test_a_number_of_threads_that_ends_the_process_is_refused(
+    verb: str, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli(*verb.split(), status=2)
+
+
+def test_square_brackets_are_no_markup(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synthetic_path: Path
+) -> None:
+    """In the names of files, folders, records, labels and options."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "[b]"
+    folder.mkdir()
+    record = read_record(synthetic_path / "records100/00000/00001_lr")
+    rows = ["record,path,patient,[/b]A,[red]"]
+    for i in range(3):
+        write_wfdb(folder / f"r{i}", record.signal + i / 99, rate=100, leads=record.leads)
+        rows.append(f"[/i]{i},r{i}.hea,[/p]{i},{i % 2},1")
+    rows.append("[/i]x,[/x].hea,[/p]x,0,0")
+    (folder / "[t].csv").write_text("\n".join(rows))
+    assert "[/i]x" in cli("pack", "[b]/[t].csv", "[s]").err
+    assert "[/i]x" in cli("doctor", "[s]").out
+    assert "[/b]A" in cli("doctor", "[b]/[t].csv").out
+    verbs = ("predict [/x].hea", "predict [b]/r0 --leads [/I]", "recipes [/b]", "evaluate [/x]")
+    for verb in verbs:
+        word = next(word for word in verb.split()[::-1] if word.startswith("[/"))
+        assert word in cli(*verb.split(), status=1).err

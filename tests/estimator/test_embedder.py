@@ -229,6 +229,14 @@ def test_lists_of_records_paths_and_ragged_arrays(
     assert cross_val_predict(probe, records, [0, 1] * 3, cv=2).shape == (6,)
 
 
+def test_missing_samples_are_named_by_record_and_lead(arrays: Any) -> None:
+    x = arrays.x[:5].copy()
+    x[3, 7, 5] = np.nan
+    embedder = EcgEmbedder("einthoven-small", rate=np.array([[100]]), leads=STANDARD_LEADS)
+    with pytest.raises(EstimatorError, match=r"\b3\b.*V2 .*1 of"):
+        embedder.fit(x)
+
+
 @pytest.mark.parametrize(("scale", "unit"), [(1000, "uV"), (1e-3, "V")])
 def test_other_units_are_refused(arrays: Any, scale: float, unit: str) -> None:
     embedder = EcgEmbedder(**arrays.given).fit(arrays.x[:3])

@@ -127,6 +127,14 @@ def test_a_damaged_csv_is_refused(tmp_path: Path, text: str, message: str) -> No
         Predictions.load(tmp_path / "p.csv")
 
 
+def test_a_csv_table_of_another_encoding_is_refused(tmp_path: Path) -> None:
+    text = "record,patient,probability:\u00c9\na,p,0.5\n"
+    (tmp_path / "p.csv").write_bytes(text.encode("latin-1"))
+    with pytest.raises(EvaluationError, match=r"p\.csv") as caught:
+        Predictions.load(tmp_path / "p.csv")
+    assert "UTF-8" in caught.value.remedy
+
+
 def test_integer_ids_of_another_program_become_names(tmp_path: Path) -> None:
     frame = pd.DataFrame({"record": [1, 2], "patient": [7, 7], "probability:A": [0.5, 1.0]})
     frame.to_parquet(tmp_path / "p.parquet")

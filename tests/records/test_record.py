@@ -46,6 +46,14 @@ def test_a_patient_is_spelled_one_way(value: object, spelling: str) -> None:
     assert record.patient == (spelling or None)
 
 
+@pytest.mark.parametrize("rate", [np.int64(100), np.float32(100), np.array([[100]]), [100]])
+def test_a_rate_is_a_number_of_any_type(rate: object) -> None:
+    """`loadmat` gives arrays of one element."""
+    assert make(rate=rate).rate == 100.0  # type: ignore[arg-type]
+    with pytest.raises(RecordError):
+        make(rate=[100, 200])  # type: ignore[arg-type]
+
+
 def test_create_names_leads_and_measures_duration() -> None:
     record = make()
     assert record.leads == ("aVR", "MLII")

@@ -45,7 +45,7 @@ def download(
     rate: Annotated[
         str, one_of("100", "500", "both", help="Sampling rate of the records, Hz.")
     ] = "100",
-    workers: Annotated[int, typer.Option(min=1, help="Simultaneous connections.")] = 8,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Simultaneous connections.")] = 8,
     mirror: Annotated[
         str | None, typer.Option(help="URL of another server with the same files.")
     ] = None,

@@ -13,6 +13,7 @@ from einthoven.cli.progress import note
 from einthoven.errors import BackboneError
 from einthoven.files import check_output
 from einthoven.models import SHIPPED
+from einthoven.workers import MOST_THREADS
 
 
 def one_of(*choices: str, **details: Any) -> Any:
@@ -70,7 +71,18 @@ Device = Annotated[
         help="auto (a CUDA GPU, else the CPU), cpu, cuda, a GPU such as cuda:1, or mps.",
     ),
 ]
-Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all.")]
+
+
+def _check_threads(threads: int | None) -> int | None:
+    """Refuse a number of threads that ends the process."""
+    if threads is not None and threads > MOST_THREADS:
+        raise typer.BadParameter(f"{threads} is more than {MOST_THREADS}")
+    return threads
+
+
+Threads = Annotated[
+    int | None, typer.Option(min=1, callback=_check_threads, help="CPU threads. Default: all.")
+]
 Leads = Annotated[
     str | None,
     typer.Option(help="Leads that the network reads, such as I,II,V2. Default: its own."),

@@ -27,7 +27,7 @@ from einthoven.cohorts.cohort import patient_order, stratified_places
 from einthoven.errors import EinthovenError, EstimatorError, StoreError
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.limb_leads import repair_leads
-from einthoven.records.record import canonical_patient
+from einthoven.records.record import LOWEST_RATE, canonical_patient, sampling_rate
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Window
@@ -35,6 +35,7 @@ from einthoven.signals.store import ArrayStore, check_amplitude
 from einthoven.tasks import Task
 from einthoven.tasks.kind import Form
 from einthoven.tasks.task import Matrix
+from einthoven.workers import MOST_THREADS
 
 Kind = Literal["binary", "multiclass", "multilabel", "regression"]
 # Records that are scored after every epoch if none are held out.
@@ -52,13 +53,17 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
     n_jobs: int | None
 
     _parameter_constraints: ClassVar[dict[str, list[Any]]] = {
-        "rate": [Interval(Real, 0, None, closed="neither"), None],
+        "rate": [Interval(Real, 0, None, closed="neither"), "array-like", None],
         "leads": ["array-like", None],
         "samples": [Interval(Integral, 1, None, closed="left"), None],
         "short": [StrOptions({"refuse", "pad"})],
         "batch_size": [Interval(Integral, 1, None, closed="left")],
         "device": [str, torch.device],
-        "n_jobs": [Interval(Integral, 1, None, closed="left"), Options(Integral, {-1}), None],
+        "n_jobs": [
+            Interval(Integral, 1, MOST_THREADS, closed="both"),
+            Options(Integral, {-1}),
+            None,
+        ],
     }
 
     def _flat(self, X: Any, *y: Any, **options: Any) -> Any:
@@ -76,8 +81,22 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
                     f"X of shape {X.shape} has {X.shape[1]} leads; `leads` names {len(self.leads)}",
                     remedy="pass (records, leads, samples), and one name for each lead",
                 )
+            self._refuse_gaps(X)
             X = X.reshape(len(X), -1)
         return validate_data(self, X, *y, **options)
+
+    def _refuse_gaps(self, x: NDArray[Any]) -> None:
+        """Raise EstimatorError if (records, leads, samples) hold NaN; it names record and lead."""
+        if x.dtype.kind != "f" or not np.isnan(x.sum()):
+            return
+        record, lead = np.argwhere(np.isnan(x).any(axis=2))[0]
+        count = int(np.isnan(x[record, lead]).sum())
+        raise EstimatorError(
+            f"record {record} of X has NaN in lead {self.leads[lead]} ({count} of {x.shape[2]} "
+            "samples)",
+            remedy="leave out or repair such records, or pass Records: invalid samples of limb "
+            "leads are computed from the others",
+        )
 
     def _records(self, X: Any) -> list[Record] | None:
         """A list of Records, paths or arrays of different lengths as Records; None otherwise."""
@@ -97,6 +116,16 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
         self._check_layout()
         signal = np.asarray(value, dtype=np.float32)
         return Record.create(signal, self.rate, leads=self.leads, name=f"record {place} of X")
+
+    def _hertz(self) -> float:
+        """The parameter `rate` as a number; EstimatorError if it is none of at least 20 Hz."""
+        rate = sampling_rate(self.rate)
+        if not LOWEST_RATE <= rate < np.inf:
+            raise EstimatorError(
+                f"rate = {self.rate!r} is no sampling rate of an ECG",
+                remedy=f"pass a number of hertz, at least {LOWEST_RATE:g}",
+            )
+        return rate
 
     def _check_layout(self) -> None:
         if self.rate is None or self.leads is None:
@@ -122,7 +151,7 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
                 "the number of columns, lead after lead",
             )
         signals = x.reshape(len(x), len(leads), samples)
-        return _in_millivolts(ArrayStore.over(signals, leads=leads, rate=float(self.rate)))
+        return _in_millivolts(ArrayStore.over(signals, leads=leads, rate=self._hertz()))
 
     def _with_short(self, preparation: Preparation) -> Preparation:
         """The preparation with this estimator's treatment of short records."""
@@ -144,7 +173,8 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
         """Run the block with `n_jobs` threads of PyTorch."""
         before = torch.get_num_threads()
         if self.n_jobs is not None:
-            torch.set_num_threads((os.cpu_count() or 1) if self.n_jobs == -1 else self.n_jobs)
+            count = (os.cpu_count() or 1) if self.n_jobs == -1 else int(self.n_jobs)
+            torch.set_num_threads(count)
         try:
             yield
         finally:

@@ -291,13 +291,15 @@ class Predictions:
             raise EvaluationError(f"{path}: no such predictions table", remedy="check the path")
         try:
             table = read(path)
+            columns = table.column_names
             metadata = dict(json.loads((table.schema.metadata or {}).get(METADATA_KEY, b"{}")))
         except (pa.ArrowException, TypeError, ValueError, OSError) as error:
             raise EvaluationError(
                 f"{path} is not a readable predictions table: {error}",
-                remedy="write the table again",
+                remedy="save it as CSV in UTF-8, with commas, or write it again"
+                if _is_csv(path)
+                else "write the table again",
             ) from error
-        columns = table.column_names
         has_values = any(name.startswith(VALUE) for name in columns)
         predicted = VALUE if has_values else PROBABILITY
         if has_values or CLASS in columns:

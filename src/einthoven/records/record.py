@@ -69,6 +69,17 @@ def canonical_patient(value: object) -> str:
     return whole[1] if whole else text
 
 
+def sampling_rate(value: object) -> float:
+    """Sampling rate in Hz of a number of any type, or of an array of one, as `loadmat` gives it.
+
+    NaN for anything else, which no check of a rate accepts.
+    """
+    array = np.asarray(value)
+    return (
+        float(array.reshape(-1)[0]) if array.size == 1 and array.dtype.kind in "iuf" else math.nan
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class Record:
     """One ECG.
@@ -131,11 +142,12 @@ class Record:
         file = source or name
         _check_signal(signal, file)
         _check_rate(rate, file)
+        rate = sampling_rate(rate)
         names = tuple(canonical_lead(lead) for lead in leads)
         _check_leads(names, len(signal), file)
         return cls(
             signal=frozen(signal),
-            rate=float(rate),
+            rate=rate,
             leads=names,
             name=name,
             patient=None if patient is None else canonical_patient(patient) or None,
@@ -274,7 +286,7 @@ def _check_signal(signal: np.ndarray, file: str) -> None:
 
 
 def _check_rate(rate: float, file: str) -> None:
-    if not LOWEST_RATE <= rate < math.inf:
+    if not LOWEST_RATE <= sampling_rate(rate) < math.inf:
         raise RecordError(
             file,
             "sampling rate",
