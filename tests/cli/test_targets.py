@@ -34,7 +34,9 @@ def own(synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 def test_a_number(cli: Any, own: Path, tmp_path: Path) -> None:
     (tmp_path / "task.toml").write_text('kind = "regression"\ntarget = "lvef"\nunit = "%"\n')
     run = tmp_path / "run"
-    said = cli("posttrain", own, "--task", tmp_path / "task.toml", "--out", run, *FAST).out
+    result = cli("posttrain", own, "--task", tmp_path / "task.toml", "--out", run, *FAST)
+    said, empty = result.out, int(pd.read_csv(own)["lvef"].isna().sum())
+    assert f"{empty} records" in result.err
     score = json.loads(cli("evaluate", run, "--json", "--resamples", 20).out)
     mae = score["per_label"]["lvef"]["mae"]
     assert f"{mae:.3f} %" in said
@@ -91,6 +93,7 @@ def test_labels(cli: Any, own: Path, tmp_path: Path) -> None:
         ("--kind", "regression", "--target", "rhythm"),
         ("--kind", "regression", "--target", "lvef", "--set", "pos_weight=balanced"),
         ("--kind", "regression", "--target", "lvef", "--set", "data.aggregate=max"),
+        ("--target", "lvef <= 40", "--set", "regression_loss=huber"),
         ("--kind", "ordinal", "--target", "lvef"),
         ("--kind", "regression", "--target", "lvef", "--task", "task.toml"),
         ("--task", "missing.toml"),

@@ -135,6 +135,7 @@ def posttrain(
     """
     from einthoven.backbones.registry import leads_of
     from einthoven.cli.paths import labelled_cohort, refuse_inside, shared_store, stated_task
+    from einthoven.cohorts.cohort import UNKNOWN_TARGET
     from einthoven.experiment.folds import run_folds
     from einthoven.experiment.posttrain import plan_training
     from einthoven.experiment.run import check_splits, run_experiment
@@ -155,6 +156,8 @@ def posttrain(
         note("Subtracting the mean of each lead, as in the preparation of the initial weights")
     goal = stated_task(task, kind=kind, target=labels, unit=unit)
     labelled = labelled_cohort(cohort, goal, min_records=min_records)
+    if unknown := labelled.left_out.get(UNKNOWN_TARGET):
+        note(f"Left out, {UNKNOWN_TARGET}: {counted(unknown, 'record')}")
     if folds is None:
         check_splits(labelled)
     needed = leads_of(start.backbone, network)

@@ -212,7 +212,8 @@ def criterion_of(recipe: Recipe, task: Task, targets: Matrix) -> Criterion:
     Raises
     ------
     RecipeError
-        If the weights do not match the targets, or the crops cannot be aggregated so.
+        If the weights do not match the targets, the loss is one of numbers, or the crops cannot be
+        aggregated so.
     """
     if recipe.data.aggregate == "max" and task.behaviour.form != "labels":
         raise RecipeError(
@@ -220,6 +221,10 @@ def criterion_of(recipe: Recipe, task: Task, targets: Matrix) -> Criterion:
             remedy="set data.aggregate=probability, the mean over crops",
         )
     loss, weights = recipe.regression_loss, recipe.pos_weight
+    if loss != "l2" and task.behaviour.form != "values":
+        raise RecipeError(
+            f"regression_loss = {loss} has no effect on {task.kind}", remedy="leave it out"
+        )
     return Criterion.of(task, targets, loss=loss, pos_weight=weights)
 
 

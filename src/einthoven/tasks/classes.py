@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from einthoven.errors import CohortError
 from einthoven.tasks.kind import Column, Criterion, Floats, Form, Kind
-from einthoven.tasks.labels import _refuse_several, column_of, names_of
+from einthoven.tasks.labels import column_of, names_of, refuse_several
 from einthoven.tasks.task import Matrix, Task, compact, positives
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class Multiclass(Kind):
     def check(self, task: Task) -> None:
         """More than one column, or fewer than two classes."""
         super().check(task)
-        _refuse_several(task)
+        refuse_several(task)
         if len(task.classes) == 1 or len(set(task.classes)) < len(task.classes):
             raise CohortError(
                 f"task: classes {list(task.classes)}", remedy="name two classes or more, each once"

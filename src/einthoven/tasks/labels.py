@@ -138,7 +138,7 @@ class Binary(Multilabel):
     def check(self, task: Task) -> None:
         """More than one target."""
         super().check(task)
-        _refuse_several(task)
+        refuse_several(task)
 
     def _labels(self, column: pd.Series[Any], file: Path) -> Floats:
         texts = names_of(column)
@@ -224,7 +224,7 @@ def _equal(column: pd.Series[Any], value: str, file: Path) -> Floats:
     return np.where(texts == "", np.nan, holds)
 
 
-def _refuse_several(task: Task) -> None:
+def refuse_several(task: Task) -> None:
     if len(task.targets) > 1:
         raise CohortError(
             f"task: {task.kind} has one target, not {len(task.targets)}",
