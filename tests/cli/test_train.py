@@ -209,3 +209,31 @@ def test_an_ensemble_is_a_run_folder(made: Any, cli: Any, tmp_path: Path) -> Non
     refused = cli("ensemble", made.run, made.encoder, "--out", tmp_path / "out", status=1)
     assert str(made.encoder) in refused.err
     assert not (tmp_path / "out").exists()
+
+
+def test_search_writes_a_recipe_that_posttrain_takes(
+    made: Any, cli: Any, synthetic_path: Path, synthetic_store: Store, tiny_backbone: str,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    pytest.importorskip("optuna")
+    common = (
+        synthetic_path, "--backbone", tiny_backbone, "--weights", made.encoder, "--store",
+        synthetic_store.root, "--min-records", 8, "--device", "cpu",
+    )  # fmt: skip
+    out, space = tmp_path / "tuned", tmp_path / "space.toml"
+    space.write_text('[stage2]\nbase_lr = "1e-3:1e-1:log"\n')
+    result = cli(
+        "search", *common, "--recipe", made.recipe, "--out", out, "--trials", 1,
+        "--space", space, "--key", "stage2.drop_path=0:0.2", "--set", "stage2.epochs=1",
+    )  # fmt: skip
+    best = recipes.load_recipe(out / "best.toml", backbone=tiny_backbone)
+    assert best.stage2 is not None
+    assert f"{best.stage2.base_lr}" in result.out
+    assert (best.stage2.epochs, best.data.crop_seconds) == (1, 2.5)
+    run = tmp_path / "run"
+    cli("posttrain", *common, "--recipe", out / "best.toml", "--out", run, "--resamples", 0)
+    trained = read_config(run / "model")["provenance"]["recipe"]["stage2"]
+    assert trained["drop_path"] == best.stage2.drop_path
+    refused = cli("search", *common, "--out", tmp_path / "no", "--trials", 1, status=1)
+    assert "--key" in refused.err
+    assert not (tmp_path / "no").exists()

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 import torch
 
+from einthoven.cohorts.synthetic import sample_record
 from einthoven.errors import StoreError
 from einthoven.signals.batches import SignalSource
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Filter, Resample, Scale, Window
-from einthoven.signals.store import ArrayStore, Store
+from einthoven.signals.store import AmplitudeWarning, ArrayStore, Store, check_amplitude
 
 PREPARATION = Preparation(
     leads=("V2", "II"),
@@ -67,3 +68,19 @@ def test_other_shapes_are_refused() -> None:
     for shape in ((3, 5), (3, 2, 5)):
         with pytest.raises(StoreError, match=r"\(3, .*5\)"):
             ArrayStore.over(np.zeros(shape), leads=("I",), rate=100)
+
+
+@pytest.mark.parametrize("factor", [0.1, 1, 10, 1000])
+def test_the_amplitude_of_a_cohort_is_judged(factor: float) -> None:
+    record = sample_record()
+    signals = np.stack([record.signal * factor] * 20)
+    store = ArrayStore.over(signals, leads=record.leads, rate=record.rate)
+    if factor == 1:
+        check_amplitude(store)
+    elif factor == 1000:
+        with pytest.raises(StoreError, match="microvolts"):
+            check_amplitude(store)
+    else:
+        with pytest.warns(AmplitudeWarning, match="20 records"):
+            check_amplitude(store)
+        check_amplitude(ArrayStore.over(signals / factor, leads=record.leads, rate=record.rate))
