@@ -21,6 +21,7 @@ VERBS = [
     "demo {}",
     "download ptb-xl {}",
     "pack ecgs {}",
+    "convert-ecg ecgs {}",
     "posttrain ecgs --backbone tiny --recipe scratch --out {}",
     "pretrain ecgs --backbone tiny --out {}",
     "ensemble run run --out {}",

@@ -70,7 +70,12 @@ def convert_ecg(
         list[Path],
         typer.Argument(metavar="SOURCE...", help="ECG files and folders, or a table."),
     ],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; new or empty.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            callback=output_folder, metavar="OUT", help="Folder to write; new or empty."
+        ),
+    ],
     to: Annotated[str, one_of("wfdb", "dicom", "csv", help="Format to write.")] = "wfdb",
     anonymise: Annotated[
         bool,
@@ -82,7 +87,10 @@ def convert_ecg(
     ] = False,
     mapping: Annotated[
         Path | None,
-        typer.Option(help="With --anonymise: a .csv file for the numbers. Keep it apart."),
+        typer.Option(
+            callback=output_file,
+            help="With --anonymise: a .csv file for the numbers. Keep it apart.",
+        ),
     ] = None,
 ) -> None:
     """Convert ECG files of any format to WFDB, DICOM or CSV, and verify them by reading.
