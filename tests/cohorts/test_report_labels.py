@@ -324,3 +324,8 @@ def test_published_tables(tmp_path: Path) -> None:
     assert read_reports(file)["path"].tolist() == ["p/41", "p/42"]
     file.write_text("ecg_id,patient_id,strat_fold,filename_lr,report\n1,5.0,3,records100/1,AFib\n")
     assert set(read_reports(file)) == {"record", "patient", "fold", "path", "report"}
+    file.write_text("ecg_id,filename_lr,filename_hr,report\n1,l/1,h/1,AFib\n")
+    assert read_reports(file)["path"].tolist() == ["l/1"]
+    (tmp_path / "h").mkdir()
+    (tmp_path / "h" / "1.hea").touch()
+    assert read_reports(file)["path"].tolist() == ["h/1"]

@@ -17,9 +17,9 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -61,7 +61,7 @@ _WORD = re.compile(r"[^\W\d_]{3}")
 
 # Names of the same columns in published tables.
 _COLUMNS = {
-    "path": ("filename_hr", "filename_lr"),
+    "path": ("filename_lr", "filename_hr"),
     "patient": ("patient_id", "subject_id"),
     "record": ("ecg_id", "study_id"),
     "fold": ("strat_fold",),
@@ -215,9 +215,7 @@ class Patterns:
             for name, (pattern, unless) in self._regexes.items()
             for match in _outside(pattern.finditer(line), _spans(unless, line))
         )
-        cues = {
-            "uncertain": self._cues_in(line, "uncertainty", []),
-        }
+        cues = {"uncertain": self._cues_in(line, "uncertainty", [])}
         doubts = [span for side in cues["uncertain"] for span in side]
         cues["negated"] = self._cues_in(line, "negation", doubts)
         hits = []
@@ -280,7 +278,7 @@ class Patterns:
         cuts = sorted([*used, *(match.span() for match in self._limits[0].finditer(line))])
         place = 0
         for start, end in [*cuts, (len(line), len(line))]:
-            text = line[place : max(start, place)].strip(" ,.;:-*()/")
+            text = line[place : max(start, place)].strip(" ,.;:-*/")
             if _WORD.search(text):
                 yield text
             place = max(place, end)
@@ -515,8 +513,8 @@ def read_reports(file: Path) -> pd.DataFrame:
     """Read a table of reports, with the names of a cohort's columns.
 
     `patient_id` and `subject_id` are `patient`, `ecg_id` and `study_id` are `record`, `strat_fold`
-    is `fold`, `filename_hr` or `filename_lr` is `path`; the paths of MIMIC-IV-ECG are in
-    `record_list.csv` beside its reports.
+    is `fold`; `filename_lr` is `path`, or `filename_hr` if only its files are there. The paths of
+    MIMIC-IV-ECG are in `record_list.csv` beside its reports.
 
     Raises
     ------
@@ -533,9 +531,16 @@ def read_reports(file: Path) -> pd.DataFrame:
             frame = frame.merge(paths[["study_id", "path"]], on="study_id", how="left")
     for name, others in _COLUMNS.items():
         present = [other for other in others if other in frame]
+        if name == "path":
+            present.sort(key=lambda other: not _has_file(file.parent, frame[other]))
         if name not in frame and present:
             frame = frame.rename(columns={present[0]: name})
     return frame
+
+
+def _has_file(folder: Path, paths: Any) -> bool:
+    """Whether the first record of a column of WFDB's names has its header."""
+    return any((folder / f"{path}.hea").is_file() for path in paths.head(1))
 
 
 def label_reports(
@@ -572,9 +577,9 @@ def label_reports(
     key = next((name for name in ("record", "path") if name in reports), None)
     keys = list(reports.index + 1 if key is None else reports[key])
     found = _Records(np.full((len(reports), len(names)), np.nan, dtype=np.float32))
-    known: dict[str, tuple[list[Hit], list[str]]] = {}
+    read, lines_of = cache(patterns.read), cache(spelt)  # statements of machines repeat
     for row, cells in enumerate(zip(*(reports[name] for name in texts), strict=True)):
-        lines = [line for cell in cells if isinstance(cell, str) for line in spelt(cell)]
+        lines = [line for cell in cells if isinstance(cell, str) for line in lines_of(cell)]
         if not lines:
             continue
         for line in lines:
@@ -584,12 +589,11 @@ def label_reports(
                     f"{LONGEST:,}",
                     remedy="name the column of the report with --text",
                 )
-            if line not in known:
-                known[line] = patterns.read(line)
-        best = _best(lines, known, patterns)
+        hits = {line: read(line)[0] for line in lines}
+        best = _best(hits, patterns)
         found.texts += 1
         found.without_match += not best
-        found.rest.update({part for line in lines for part in known[line][1]})
+        found.rest.update({part for line in lines for part in read(line)[1]})
         states = [best[name][0].state if name in best else "" for name in names]
         found.values[row] = [_value(state, meaning) for state in states]
         for name, (hit, line) in best.items():
@@ -646,15 +650,11 @@ def _text_columns(reports: pd.DataFrame, columns: Sequence[str]) -> list[str]:
     )
 
 
-def _best(
-    lines: Sequence[str],
-    known: dict[str, tuple[list[Hit], list[str]]],
-    patterns: Patterns,
-) -> dict[str, tuple[Hit, str]]:
-    """By label, the most certain phrase of a record, with its line."""
+def _best(hits: Mapping[str, Sequence[Hit]], patterns: Patterns) -> dict[str, tuple[Hit, str]]:
+    """By label, the most certain phrase of a record, with its line; `hits` are those by line."""
     best: dict[str, tuple[Hit, str]] = {}
-    for line in lines:
-        for hit in known[line][0]:
+    for line, found in hits.items():
+        for hit in found:
             above = patterns.implied[hit.label] if hit.state != "negated" else ()
             for name in (hit.label, *above):
                 former = best.get(name)
