@@ -167,6 +167,15 @@ def test_numbers_of_patients_are_the_same_as_floats() -> None:
     assert whole.digest == floats.digest
 
 
+def test_a_column_without_a_name_is_passed_over_where_labels_are_named(tmp_path: Path) -> None:
+    """Such as the index that pandas writes; otherwise it would be a label."""
+    rows().to_csv(tmp_path / "own.csv")
+    assert open_cohort(tmp_path / "own.csv", labels=["AFIB"]).labels == ("AFIB",)
+    assert open_cohort(tmp_path / "own.csv", labels=[]).labels == ()
+    with pytest.raises(CohortError, match=r"own\.csv.* 1 "):
+        open_cohort(tmp_path / "own.csv")
+
+
 def test_labels_may_be_true_and_false_or_text(tmp_path: Path) -> None:
     frame, expected = rows(), open_cohort(rows()).matrix
     for spelling in ({0: "FALSE", 1: "TRUE"}, {0: "false", 1: "True "}, {0: "0", 1: "1.0"}):

@@ -30,6 +30,7 @@ from einthoven.tasks import Task
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 # Read as text: "007" is neither 7 nor "7", and a path keeps its zeros.
+_UNNAMED = 100  # columns without a name that are passed over where labels are not read from all
 _TEXT = ("path", "patient", "record")
 NOT_LABELS = ("path", "patient", "record", "fold", "split", "age", "sex", "date", "device")
 _AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:y|yrs?|years?)?\s*", re.IGNORECASE)
@@ -77,7 +78,7 @@ def open_table(
         file, frame = Path("table"), _checked_frame(source, "data frame")
     else:
         file = Path(source)
-        frame = _read(file)
+        frame = _read(file, named=labels is None)
     if labels is not None and not labels and "patient" not in frame and "path" in frame:
         frame = frame.assign(patient=frame["path"])
     missing = [name for name in ("path", "patient") if name not in frame]
@@ -137,14 +138,16 @@ def open_folder(path: str | Path) -> Cohort:
 
 def columns_of(path: str | Path) -> list[str]:
     """Names of a table's columns, as `open_table` reads it; CohortError if it cannot be read."""
-    return [str(name) for name in _read(Path(path))]
+    return [str(name) for name in _read(Path(path), named=False)]
 
 
-def _read(file: Path) -> pd.DataFrame:
+def _read(file: Path, *, named: bool) -> pd.DataFrame:
+    """Read a table; `named` refuses columns without a name, which would be labels."""
     if file.suffix not in TABLE_SUFFIXES:
         kinds = " or ".join(TABLE_SUFFIXES)
         raise CohortError(f"{file}: unknown kind of table", remedy=f"use {kinds}")
-    return _checked_frame(read_table(file, CohortError, text=_TEXT), str(file))
+    unnamed = () if named else [f"Unnamed: {place}" for place in range(_UNNAMED)]
+    return _checked_frame(read_table(file, CohortError, text=_TEXT, unnamed=unnamed), str(file))
 
 
 def _checked_frame(frame: pd.DataFrame, name: str) -> pd.DataFrame:
