@@ -255,6 +255,8 @@ def _gap(model: Model, preparation: Preparation) -> _Gap:
     without = f"without {', '.join(missing)}"
     if not accuracy or accuracy["digest"] != model.config.get("digest"):
         reason = f"no calls, because {_unmeasured(model)}"
+        if model.task.behaviour.form == "values":
+            reason = "the error without them was not measured"
         return _Gap(missing, (), labels, (f"{without}: {reason}; {remedy}",))
     answered = answered_labels(accuracy, preparation.leads)
     if not answered:
