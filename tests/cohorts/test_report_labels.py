@@ -187,6 +187,10 @@ SHIPPED: list[tuple[str, str, dict[str, str]]] = [
     ("scp-english", "Otherwise normal ECG", {"NORM": "positive"}),
     ("scp-english", "Abnormal ECG. Complete heart block", {"3AVB": "positive"}),
     ("scp-english", "Voltage criteria for LVH", {"VCLVH": "positive"}),
+    ("scp-english", "ST segments are depressed. This may be due to LV strain or ischaemia", {
+        "STD_": "positive", "ISC_": "uncertain"}),
+    ("scp-english", "No previous ECG available; LBBB, probably a normal variant", {
+        "CLBBB": "positive"}),
     ("scp-english", "Wandering pacemaker", {"SVARR": "positive"}),
     ("ptb-xl", "Sinusrhythmus unvollst&auml;ndiger Rechtsschenkelblock", {
         "SR": "positive", "IRBBB": "positive"}),
@@ -254,6 +258,8 @@ def test_long_lines_end(text: str) -> None:
         ("patterns = ['x']\nimplies = ['X']", "X -> X"),
         ("patterns = ['x']\nunles = ['Y']", "unles"),
         ("patterns = 'x'", "patterns"),
+        ("patterns = []", "'X'"),
+        ("patterns = ['x{}y']", "x{}y"),
         ("", "patterns"),
     ],
 )
@@ -275,6 +281,9 @@ def test_pattern_files_that_are_refused(tmp_path: Path, text: str, value: str) -
         "[label.X]\npatterns = ['x']",
         "[labels.patient]\npatterns = ['x']",
         "extends = 'p.toml'",
+        "extends = '../here/p.toml'",
+        "extends = 3",
+        "extends = [3]",
         "extends = 'nowhere'",
         "uncertain = 'maybe'\n[labels.X]\npatterns = ['x']",
         "negation = 'no'\n[labels.X]\npatterns = ['x']",
@@ -282,9 +291,11 @@ def test_pattern_files_that_are_refused(tmp_path: Path, text: str, value: str) -
     ],
 )
 def test_files_that_are_no_pattern_files(tmp_path: Path, text: str) -> None:
-    (tmp_path / "p.toml").write_text(text)
+    file = tmp_path / "here" / "p.toml"
+    file.parent.mkdir()
+    file.write_text(text)
     with pytest.raises(CohortError):
-        load_patterns(tmp_path / "p.toml")
+        load_patterns(file)
 
 
 def test_extension_of_a_file(tmp_path: Path) -> None:

@@ -38,8 +38,8 @@ UNCERTAIN = ("positive", "unknown", "negative")
 LONGEST = 10_000
 """Characters of a line."""
 
-# Repetitions are bounded, and few, so that the time of a search is: at most some 100,000 steps for
-# each character of the line.
+# Repetitions are bounded, few, and of single characters only: the time of a search is proportional
+# to the length of the line.
 _REPEATED = 40
 _REPETITIONS = 3
 _OPTIONS = 12
@@ -206,6 +206,8 @@ class Patterns:
                 f"the label {bad[0]!r} has the name of another column of a cohort's table",
                 remedy=f"use none of the names {', '.join(NOT_LABELS)}",
             )
+        if bare := [label.name for label in self.labels if not label.patterns]:
+            raise CohortError(f"label {bare[0]!r} has no patterns", remedy="add one, or remove it")
         self.implied, self._regexes, self._cues, self._limits  # noqa: B018  # compiled here
 
     def read(self, line: str) -> tuple[list[Hit], list[str]]:
@@ -387,12 +389,16 @@ def _content(source: str | Path, folder: Path, below: tuple[Path, ...]) -> Json:
                 f"there are no patterns {str(source)!r}",
                 remedy=f"use {', '.join(shipped_patterns())}, or a .toml file",
             )
+    file = file.resolve()
     if file in below:
         raise CohortError(f"{file} extends itself", remedy="remove that line")
     own = read_toml(file, CohortError)
-    bases = own.pop("extends", [])
+    value = own.pop("extends", [])
+    bases = [value] if isinstance(value, str) else value
+    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
+        raise CohortError(f"{file}: extends = {value!r}", remedy="name a file, or a list of them")
     content: Json = {}
-    for base in [bases] if isinstance(bases, str) else bases:
+    for base in bases:
         content = _joined(content, _content(base, file.parent, (*below, file)))
     return _joined(content, own)
 
