@@ -14,7 +14,7 @@ import typer
 from einthoven import __version__
 from einthoven.cli.app import COMMANDS, app
 
-NAMES = [command.__name__ for commands in COMMANDS.values() for command in commands]
+NAMES = list(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", NAMES)
