@@ -33,6 +33,7 @@ _METADATA_KEY = "einthoven"  # of all metadata that einthoven writes into a safe
 Json = dict[str, Any]
 
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # names of mkstemp in `replacing`
+_UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)?)?")  # as pandas names a column without a name
 _MASK = os.umask(0)
 os.umask(_MASK)
 # Permissions of an ordinary new file; mkstemp and safetensors create private ones.
@@ -250,7 +251,8 @@ def read_table(
     """Read a user's table, CSV or Parquet by its suffix.
 
     A CSV table is in UTF-8, with or without a byte order mark, and has commas between its cells.
-    Blanks around the names of columns are removed.
+    Blanks around the names of columns are removed. First columns without a name are left out if all
+    their values are different: an index, as pandas and R write it.
 
     Parameters
     ----------
@@ -292,7 +294,11 @@ def read_table(
             )
         else:
             frame = pd.read_parquet(file)
-            frame.columns = _column_names([str(name) for name in frame], [], file, refusal)
+            names = _column_names([str(name) for name in frame], [], file, refusal)
+            frame.columns = names
+        frame = without_index(frame)
+        if len(frame.columns) and _UNNAMED.fullmatch(frame.columns[0]):
+            raise _nameless(names.index(frame.columns[0]), file, refusal)
     except EinthovenError:
         raise
     except UnicodeDecodeError as error:
@@ -316,7 +322,7 @@ def read_table(
 def _column_names(
     names: list[str], unnamed: list[str], file: Path, refusal: type[EinthovenError]
 ) -> list[str]:
-    """Names of a table's columns, each once."""
+    """Names of a table's columns, each once; an index before them is called `Unnamed: 0`."""
     if len(names) == 1 and (separators := set(names[0]) & set(";\t|")):
         raise refusal(
             f"{file}: the header {names[0][:80]!r} is separated by {min(separators)!r}",
@@ -324,17 +330,34 @@ def _column_names(
         )
     spare = iter(unnamed)
     named = [name or next(spare, "") for name in names]
+    for place, name in enumerate(named):
+        if not _UNNAMED.fullmatch(name):
+            break
+        named[place] = f"Unnamed: {place}"
     if "" in named:
-        raise refusal(
-            f"{file}: column {named.index('') + 1} has no name",
-            remedy="name every column; pandas writes a table without its index by index=False",
-        )
+        raise _nameless(named.index(""), file, refusal)
     twice = [name for place, name in enumerate(named) if name in named[:place]]
     if twice:
         raise refusal(
             f"{file}: the column {twice[0]!r} is there twice", remedy="use each name once"
         )
     return named
+
+
+def without_index(frame: DataFrame) -> DataFrame:
+    """Leave out first columns without a name whose values are all different."""
+    for place, name in enumerate(frame.columns):
+        column = frame.iloc[:, place]
+        if not (_UNNAMED.fullmatch(str(name)) and column.notna().all() and column.is_unique):
+            return frame.iloc[:, place:]
+    return frame
+
+
+def _nameless(place: int, file: Path, refusal: type[EinthovenError]) -> EinthovenError:
+    return refusal(
+        f"{file}: column {place + 1} has no name",
+        remedy="name every column; pandas writes a table without its index by index=False",
+    )
 
 
 def append_line(file: Path, entry: Mapping[str, Any]) -> None:

@@ -141,6 +141,20 @@ def test_headers_and_cells_that_do_not_fit_are_refused(tmp_path: Path, change, m
         open_cohort(pd.concat([rows(), rows()["path"]], axis=1))
 
 
+def test_an_index_without_a_name_is_no_column(tmp_path: Path) -> None:
+    file, expected = tmp_path / "own.csv", open_cohort(rows())
+    for index in (range(60), range(100, 40, -1), [f"row {i}" for i in range(60)]):
+        rows().set_index(pd.Index(index)).to_csv(file)
+        assert open_cohort(file).labels == expected.labels
+    again = pd.read_csv(file)
+    assert open_cohort(again).digest == expected.digest
+    again.to_csv(file)  # a second index before the first
+    assert open_cohort(file).labels == expected.labels
+    rows().set_index(pd.Index([0, 1] * 30)).to_csv(file)  # a label without its name
+    with pytest.raises(CohortError, match="column 1 "):
+        open_cohort(file)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 @pytest.mark.parametrize("other", ["17.0", "17 ", " 17,00", "17\u200b", "\ufeff17"])
 def test_a_patient_is_one_however_its_number_is_spelt(
@@ -168,11 +182,11 @@ def test_numbers_of_patients_are_the_same_as_floats() -> None:
 
 
 def test_a_column_without_a_name_is_passed_over_where_labels_are_named(tmp_path: Path) -> None:
-    """Such as the index that pandas writes; otherwise it would be a label."""
-    rows().to_csv(tmp_path / "own.csv")
+    """Otherwise it would be a label."""
+    rows().assign(**{"": 1}).to_csv(tmp_path / "own.csv", index=False)
     assert open_cohort(tmp_path / "own.csv", labels=["AFIB"]).labels == ("AFIB",)
     assert open_cohort(tmp_path / "own.csv", labels=[]).labels == ()
-    with pytest.raises(CohortError, match=r"own\.csv.* 1 "):
+    with pytest.raises(CohortError, match=r"own\.csv.* 5 "):
         open_cohort(tmp_path / "own.csv")
 
 

@@ -156,9 +156,7 @@ def _code_test(root: Path) -> tuple[pd.DataFrame, dict[str, int]]:
 
 
 def _read(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
-    table = read_table(
-        file, CohortError, text=("exam_id", "patient_id", "trace_file"), unnamed=("",)
-    )
+    table = read_table(file, CohortError, text=("exam_id", "patient_id", "trace_file"))
     absent = [name for name in columns if name not in table]
     if absent:
         raise CohortError(

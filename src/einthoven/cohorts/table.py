@@ -22,7 +22,7 @@ from einthoven.cohorts.cohort import (
 )
 from einthoven.cohorts.layout import Layout
 from einthoven.errors import CohortError
-from einthoven.files import read_table
+from einthoven.files import read_table, without_index
 from einthoven.licences import OWN_DATA, SIMULATED
 from einthoven.records.formats import find_records
 from einthoven.records.record import canonical_patient
@@ -146,7 +146,7 @@ def _read(file: Path, *, named: bool) -> pd.DataFrame:
     if file.suffix not in TABLE_SUFFIXES:
         kinds = " or ".join(TABLE_SUFFIXES)
         raise CohortError(f"{file}: unknown kind of table", remedy=f"use {kinds}")
-    unnamed = () if named else [f"Unnamed: {place}" for place in range(_UNNAMED)]
+    unnamed = () if named else [f"unnamed {place}" for place in range(_UNNAMED)]
     return _checked_frame(read_table(file, CohortError, text=_TEXT, unnamed=unnamed), str(file))
 
 
@@ -156,6 +156,7 @@ def _checked_frame(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         raise CohortError(
             f"{name}: the column {twice[0]!r} is there twice", remedy="use each name once"
         )
+    frame = without_index(frame)
     texts = [column for column in (*_TEXT, "split") if column in frame]
     frame = frame.assign(**{column: _stripped(frame[column]) for column in texts})
     needed = [column for column in (*texts, "fold") if column in frame]
