@@ -131,7 +131,9 @@ def test_a_table_is_predicted_into_a_file(
 ) -> None:
     paths = [str(path.resolve()) for path in synthetic.paths("test")[:5]]
     table, out = tmp_path / "ecgs.csv", tmp_path / "p.csv"
-    pd.DataFrame({"path": [*paths[:2], "absent", *paths[2:]], "ward": "B"}).to_csv(table)
+    pd.DataFrame({"path": [*paths[:2], "absent", *paths[2:]], "ward": "B"}).to_csv(
+        table, index=False
+    )
     command = ("predict", table, "--model", made.model)
     assert f"predict {table} --out" in cli(*command, status=1).err
     result = cli(*command, "--out", out, "--batch-size", 2, "--device", "cpu", status=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from einthoven.errors import (
     EstimatorError,
     ModelError,
     PreparationError,
+    RecordError,
 )
 from einthoven.models import Model, save_model
 from einthoven.records import Record, read_record
@@ -51,6 +53,19 @@ def test_features_are_the_mean_over_each_record_s_crops(arrays: Any, network: An
         for signal, features in zip(arrays.x, found, strict=False):
             crops = prepare_record(preparation, record(signal, rate=arrays.given["rate"]))
             assert np.allclose(network.features(crops).mean(0), features, atol=1e-5)
+
+
+def test_bytes_of_a_file_are_a_record(arrays: Any, tmp_path: Path) -> None:
+    stated = {"rate": arrays.given["rate"], "unit": "mV", "leads": np.array(STANDARD_LEADS)}
+    np.savez(tmp_path / "one.npz", ecg=arrays.x[1], **stated)
+    content = (tmp_path / "one.npz").read_bytes()
+    embed = EcgEmbedder(**arrays.given).fit(arrays.x)
+    found = embed.transform([content, tmp_path / "one.npz"])
+    assert np.allclose(found, embed.transform(arrays.x[[1, 1]]), atol=1e-5)
+    with pytest.raises(RecordError):
+        embed.transform([io.BytesIO(content)])
+    with pytest.raises(EstimatorError):
+        embed.transform(content)
 
 
 def test_the_rate_is_believed(arrays: Any, network: Any) -> None:
@@ -237,11 +252,11 @@ def test_missing_samples_are_named_by_record_and_lead(arrays: Any) -> None:
         embedder.fit(x)
 
 
-@pytest.mark.parametrize(("scale", "unit"), [(1000, "uV"), (1e-3, "V")])
+@pytest.mark.parametrize(("scale", "unit"), [(1000, "microvolts"), (1e-3, "volts")])
 def test_other_units_are_refused(arrays: Any, scale: float, unit: str) -> None:
     embedder = EcgEmbedder(**arrays.given).fit(arrays.x[:3])
     for call in (embedder.fit, embedder.transform):
-        with pytest.raises(EstimatorError, match=rf"\b{unit}\n"):
+        with pytest.raises(EstimatorError, match=rf"\b{unit}\b"):
             call(scale * arrays.x[:3])
-    with pytest.raises(EstimatorError, match=rf"\b{unit}\n"):
+    with pytest.raises(EstimatorError, match=rf"\b{unit}\b"):
         embedder.transform([scale * arrays.x[0], scale * arrays.x[1][:, :900]])

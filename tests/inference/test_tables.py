@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -49,6 +50,24 @@ def test_every_kind_of_source_gives_the_same_row(model: Model, synthetic: Cohort
         assert probabilities(frame) == pytest.approx(np.array(expected), abs=1e-5)
     assert probabilities(model.predict(microvolts[0], **options)).shape == (1, len(model.labels))
     assert len(einthoven.predict(records[0])) == len(einthoven.predict(str(paths[0]))) == 1
+
+
+def test_all_records_of_an_array_and_bytes(model: Model, synthetic: Cohort, tmp_path: Path) -> None:
+    first, second = (read_record(path) for path in synthetic.paths("test")[:2])
+    stated = {"rate": first.rate, "unit": "mV", "leads": np.array(first.leads)}
+    np.savez(tmp_path / "two.npz", ecgs=np.stack([first.signal, second.signal]), **stated)
+    np.savez(tmp_path / "one.npz", ecg=second.signal, **stated)
+    frame = einthoven.predict(tmp_path / "two.npz", model)
+    assert [Path(name).name for name in frame.index] == ["two.npz::0", "two.npz::1"]
+    expected = probabilities(einthoven.predict([first, second], model))
+    assert probabilities(frame) == pytest.approx(expected, abs=1e-5)
+    content = (tmp_path / "one.npz").read_bytes()
+    of_bytes = einthoven.predict([content, second], model)
+    assert probabilities(of_bytes) == pytest.approx(expected[[1, 1]], abs=1e-5)
+    assert len(einthoven.predict(content, model)) == 1
+    with pytest.raises(EvaluationError) as caught:
+        einthoven.predict(io.BytesIO(content), model)
+    assert "read()" in caught.value.remedy
 
 
 def test_calls_and_quality(model: Model, synthetic: Cohort) -> None:

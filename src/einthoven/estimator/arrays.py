@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from numbers import Integral, Real
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -26,6 +25,7 @@ from einthoven.backbones.leads import canonical_leads
 from einthoven.cohorts.cohort import patient_order, stratified_places
 from einthoven.errors import EinthovenError, EstimatorError, StoreError
 from einthoven.records import STANDARD_LEADS, Record, read_record
+from einthoven.records.file import is_file_like
 from einthoven.records.limb_leads import repair_leads
 from einthoven.records.record import LOWEST_RATE, canonical_patient, sampling_rate
 from einthoven.signals.batches import SignalSource
@@ -99,10 +99,14 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
         )
 
     def _records(self, X: Any) -> list[Record] | None:
-        """A list of Records, paths or arrays of different lengths as Records; None otherwise."""
+        """A list of Records, files or arrays of different lengths as Records; None otherwise."""
+        if is_file_like(X) or isinstance(X, Record):
+            raise EstimatorError(
+                "X is one ECG, not several", remedy="pass a list: X = [file] and one target in y"
+            )
         if not isinstance(X, list | tuple) or not X:
             return None
-        if not isinstance(X[0], Record | str | Path):
+        if not (isinstance(X[0], Record) or is_file_like(X[0])):
             shapes = {np.shape(value) for value in X}
             if len(shapes) == 1 or any(len(shape) != 2 for shape in shapes):
                 return None
@@ -111,7 +115,7 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
     def _record(self, value: Any, place: int) -> Record:
         if isinstance(value, Record):
             return repair_leads(value)
-        if isinstance(value, str | Path):
+        if is_file_like(value):
             return repair_leads(read_record(value))
         self._check_layout()
         signal = np.asarray(value, dtype=np.float32)

@@ -35,6 +35,7 @@ from einthoven.inference.records import on_device
 from einthoven.models.model import Model
 from einthoven.progress import Progress
 from einthoven.records import read_record
+from einthoven.records.formats import records_of
 from einthoven.records.limb_leads import derive_limb_leads, repair_leads
 from einthoven.records.quality import refuse_flat
 from einthoven.signals.batches import SignalSource, long_enough
@@ -114,7 +115,9 @@ def embed_files(
     refused: Refused | None = None,
     progress: Progress | None = None,
 ) -> EmbeddingFile:
-    """Embed ECG files, one after the other; the record id of a row is the path of its file.
+    """Embed ECG files, one after the other; the record id of a row is the path of its record.
+
+    A file of several records has a row for each.
 
     Parameters
     ----------
@@ -131,6 +134,7 @@ def embed_files(
         As `embed_cohort`; also for an unusable file, without `refused`.
     """
     network = Embedder(model, level, precision=precision, device=device)
+    files = [record for file in files for record in records_of(file)]
 
     def rows() -> Iterator[Embedding]:
         for completed, file in enumerate(files, 1):

@@ -42,7 +42,8 @@ from einthoven.predictions import Calibration
 from einthoven.predictions.table import CLASS, PROBABILITY, VALUE
 from einthoven.progress import Progress
 from einthoven.records import Record, read_record
-from einthoven.records.formats import files_of
+from einthoven.records.file import is_file_like
+from einthoven.records.formats import files_of, records_of
 
 CALL, REFUSED, REMEDY = "call:", "refused", "remedy"
 SUFFIXES = (".csv", ".parquet")
@@ -79,13 +80,14 @@ def predict(
     device: str = "auto",
     progress: Progress | None = None,
 ) -> pd.DataFrame:
-    """Predict ECGs: arrays, Records, files, a table or a folder.
+    """Predict ECGs: arrays, Records, files, bytes of files, a table or a folder.
 
     Parameters
     ----------
-    source : Record, array, path, pandas.DataFrame, Cohort, or a sequence of Records, arrays, paths
-        Arrays are (leads, samples), or (records, leads, samples). A path is an ECG file, a folder,
-        or a table with the column `path`; a data frame is such a table. Labels are not read.
+    source : Record, array, path, bytes, pandas.DataFrame, Cohort, or a sequence of the first four
+        Arrays are (leads, samples), or (records, leads, samples). A path is an ECG file (all its
+        records are predicted), a folder, or a table with the column `path`; a data frame is such a
+        table. Bytes are the content of an ECG file. Labels are not read.
     model : Model, path or str
         A model, its folder, or its name.
     rate, leads, unit
@@ -232,27 +234,39 @@ def _items(source: Any, array: dict[str, Any], root: str | Path | None) -> list[
             for name, patient, path in rows
         ]
     else:
-        records = [source] if is_path or isinstance(source, Record) else list(source)
+        is_one = is_file_like(source) or isinstance(source, Record)
+        records = [source] if is_one else list(source)
         if records and np.ndim(records[0]) == 1:  # one array, (leads, samples)
             records = [source]
-        items = [_item(record, str(place), array) for place, record in enumerate(records)]
+        items = [
+            item
+            for place, record in enumerate(records)
+            for item in _items_of(record, str(place), array)
+        ]
     if not items:
         raise EvaluationError("there is no record to predict", remedy="name ECG files")
     return items
 
 
-def _item(record: Any, place: str, array: dict[str, Any]) -> Item:
+def _items_of(record: Any, place: str, array: dict[str, Any]) -> list[Item]:
+    """A Record, an array or bytes as one item; a file as those of its records."""
     if isinstance(record, Record):
-        return Item(record.name, record.patient or "", "", lambda: record)
-    if isinstance(record, str | Path):
+        return [Item(record.name, record.patient or "", "", lambda: record)]
+    if isinstance(record, str | os.PathLike):
         refuse_models([record])
-        return Item(str(record), "", str(record), partial(read_record, record))
+        return [
+            Item(str(path), "", str(path), partial(read_record, path))
+            for path in records_of(record)
+        ]
+    if is_file_like(record):
+        return [Item(place, "", "", partial(read_record, record))]
     if array["rate"] is None or array["leads"] is None:
         raise EvaluationError(
             "an array has neither a sampling rate nor lead names",
             remedy="pass rate= and leads=, or Records (Record.from_array)",
         )
-    return Item(place, "", "", partial(Record.from_array, record, name=f"record {place}", **array))
+    read = partial(Record.from_array, record, name=f"record {place}", **array)
+    return [Item(place, "", "", read)]
 
 
 def _file_name(root: Path, name: str, path: str) -> str:

@@ -131,8 +131,10 @@ def _rhythm(file: EcgFile, root: Element) -> Element:
         return rhythms[0]
     if file.member not in {str(number + 1) for number in range(len(rhythms))}:
         reason = f"the file has {len(rhythms)}, numbered from 1"
+        if not file.member:
+            reason = f"must be named: {reason}"
         remedy = f"name one of them: {file.name}{SEPARATOR}1"
-        raise file.refusal("rhythm", file.member, reason, remedy=remedy)
+        raise file.refusal("rhythm", file.member or None, reason, remedy=remedy)
     return rhythms[int(file.member) - 1]
 
 

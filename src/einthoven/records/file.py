@@ -20,6 +20,13 @@ FOLDER_SIDECAR = "ecg.toml"
 _HEAD = 4096
 
 
+def is_file_like(value: object) -> bool:
+    """Whether a value is a path, bytes, or an open file, which `EcgFile` refuses."""
+    return isinstance(value, str | os.PathLike | bytes | bytearray | memoryview) or hasattr(
+        value, "read"
+    )
+
+
 @dataclass(frozen=True)
 class EcgFile:
     """An ECG file, or a record in a file of many.
@@ -44,9 +51,21 @@ class EcgFile:
 
     @classmethod
     def of(cls, source: PathLike | bytes, root: PathLike | None = None) -> EcgFile:
-        """File of a path, which may end with `::` and the name of a record, or of bytes."""
+        """File of a path, which may end with `::` and the name of a record, or of bytes.
+
+        RecordError for anything else, such as an open file.
+        """
         if isinstance(source, bytes):
             return cls("memory", data=source)
+        if not isinstance(source, str | os.PathLike):
+            is_open = hasattr(source, "read")
+            raise RecordError(
+                "memory",
+                "source",
+                type(source).__name__,
+                "is neither a path nor bytes",
+                remedy="pass its path, or its bytes: file.read()" if is_open else "pass bytes(...)",
+            )
         folder = "" if root is None else os.fspath(root)
         path, separator, member = os.fspath(source).rpartition(SEPARATOR)
         if separator and not os.path.lexists(source):

@@ -198,6 +198,25 @@ def find_records(folder: Path) -> list[Path]:
     return sorted(path for file in folder.rglob("*") for path in _records_in(file))
 
 
+def records_of(path: PathLike) -> list[Path]:
+    """Paths of the records in a file: `FILE::NAME` of each if there are several, else the path.
+
+    A file that cannot be read is one path, so that its reader refuses it.
+    """
+    import_extensions()
+    file = EcgFile.of(path)
+    try:
+        is_whole = not file.member and not _is_wfdb(file) and os.path.isfile(file.name)
+        members = format_of(path).members(file) if is_whole else []
+    except RecordError:
+        members = []
+    return [_member_path(Path(path), member) for member in members or [""]]
+
+
+def _member_path(path: Path, member: str) -> Path:
+    return path.with_name(path.name + SEPARATOR + member) if member else path
+
+
 def _records_in(path: Path) -> Iterator[Path]:
     if path.name.startswith(".") or not path.is_file():
         return
@@ -212,7 +231,7 @@ def _records_in(path: Path) -> Iterator[Path]:
     except RecordError:
         members = [""]  # named in the quarantine
     for member in members:
-        yield path.with_name(path.name + SEPARATOR + member) if member else path
+        yield _member_path(path, member)
 
 
 def _headers(name: str) -> tuple[str, str]:

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.errors import RecordError
-from einthoven.records.file import FOLDER_SIDECAR, EcgFile, read_file
+from einthoven.records.file import FOLDER_SIDECAR, SEPARATOR, EcgFile, read_file
 from einthoven.records.metadata import KEYS, metadata, sex_of
 from einthoven.records.quality import refuse_unit
 from einthoven.records.record import MILLIVOLTS, Record
@@ -380,14 +380,17 @@ def member_row(file: EcgFile, shape: tuple[int, ...]) -> int | None:
 
 def unknown_member(file: EcgFile, count: int, *, example: str) -> RecordError:
     """RecordError for a record that is not in a file of `count` records, or was not named."""
-    return file.refusal(
-        "record",
-        file.member,
-        f"the file holds {count} records" if count > 1 else "the file is one record",
-        remedy=f"name one of them: {os.path.basename(file.name)}::{example}"
-        if count > 1
-        else "name the file only",
-    )
+    if count == 1:
+        return file.refusal(
+            "record", file.member, "the file is one record", remedy="name the file only"
+        )
+    reason = f"the file holds {count} records"
+    if not file.member:
+        reason = f"must be named: {reason}"
+    remedy = f"name one of them: {os.path.basename(file.name)}{SEPARATOR}{example}"
+    if file.data is not None:
+        remedy = f"write the bytes to a file, and name one of them: FILE{SEPARATOR}{example}"
+    return file.refusal("record", file.member or None, reason, remedy=remedy)
 
 
 def record_of(
