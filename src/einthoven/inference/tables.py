@@ -253,7 +253,7 @@ def _items_of(record: Any, place: str, array: dict[str, Any]) -> list[Item]:
     if isinstance(record, Record):
         return [Item(record.name, record.patient or "", "", lambda: record)]
     if isinstance(record, str | os.PathLike):
-        refuse_models([record])
+        refuse_models([Path(record)])
         return [
             Item(str(path), "", str(path), partial(read_record, path))
             for path in records_of(record)

@@ -50,7 +50,7 @@ class EcgFile:
     root: str = ""
 
     @classmethod
-    def of(cls, source: PathLike | bytes, root: PathLike | None = None) -> EcgFile:
+    def of(cls, source: object, root: PathLike | None = None) -> EcgFile:
         """File of a path, which may end with `::` and the name of a record, or of bytes.
 
         RecordError for anything else, such as an open file.
