@@ -270,8 +270,11 @@ def test_labels_below_the_floor_are_not_answered(
 def test_predictions_without_an_accurate_label_are_refused(model: Model, record: Record) -> None:
     measured = with_accuracy(model, model.labels[:1])
     for refused, leads in ((measured, ("V3",)), (with_accuracy(model, []), ("I", "II"))):
+        chosen = predict_record(refused, record, leads=leads)
+        assert chosen.without_call == model.labels
+        assert chosen.warnings
         with pytest.raises(BackboneError) as caught:
-            predict_record(refused, record, leads=leads)
+            predict_record(refused, record.select(leads))
         assert all(lead in caught.value.problem for lead in (*leads, "V1", "V6"))
         assert f"posttrain COHORT --leads {','.join(leads)}" in caught.value.remedy
 

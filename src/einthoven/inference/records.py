@@ -98,7 +98,8 @@ def predict_record(
     Limb leads that the record lacks are computed if two of its leads determine them, which is
     exact; the prediction names them. Without other leads, those of `leads` or those that the record
     lacks or holds constant, labels are answered only where the measured accuracy allows it
-    (`einthoven.predictions.missing_leads`). A model without such a measurement makes no calls.
+    (`einthoven.predictions.missing_leads`). A model without such a measurement makes no calls, nor
+    does one that is not accurate enough for any label with the leads that were chosen.
 
     Parameters
     ----------
@@ -114,8 +115,8 @@ def predict_record(
         If the record lacks one of `leads` or has none of the model's, is too short, flat in every
         lead, or not finite.
     BackboneError
-        If the model does not read one of `leads`, cannot go without the others, or answers no label
-        without them.
+        If the model does not read one of `leads`, or cannot go without the others; if no label is
+        answered with the leads of the record, and none were chosen.
     """
     (prediction,) = Predictor(model, leads=leads)([lambda: record])
     if isinstance(prediction, Exception):
@@ -209,7 +210,7 @@ class Predictor:
     def _route(self, leads: tuple[str, ...] | None) -> _Route:
         if leads not in self._routes:
             network, preparation = with_leads(self._placed, leads)
-            gap = _gap(self.model, preparation)
+            gap = _gap(self.model, preparation, is_chosen=self.leads is not None)
             self._routes[leads] = _Route(network, preparation, gap)
         return self._routes[leads]
 
@@ -241,10 +242,11 @@ class _Gap(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def _gap(model: Model, preparation: Preparation) -> _Gap:
+def _gap(model: Model, preparation: Preparation, *, is_chosen: bool) -> _Gap:
     """What a model does not answer without the leads that a preparation lacks.
 
-    Raises BackboneError if that is every label.
+    If that is every label, BackboneError is raised. Where the leads were chosen, there are
+    probabilities without calls instead.
     """
     missing = tuple(lead for lead in model.preparation.leads if lead not in preparation.leads)
     if not missing:
@@ -260,10 +262,11 @@ def _gap(model: Model, preparation: Preparation) -> _Gap:
         return _Gap(missing, (), labels, (f"{without}: {reason}; {remedy}",))
     answered = answered_labels(accuracy, preparation.leads)
     if not answered:
+        problem = f"{model.name} is not accurate enough for any label {without}"
+        if is_chosen:
+            return _Gap(missing, (), labels, (f"no calls: {problem}; {remedy}",))
         raise BackboneError(
-            f"{model.name} is not accurate enough for any label {without}; the leads present are "
-            f"{', '.join(preparation.leads)}",
-            remedy=remedy,
+            f"{problem}; the leads present are {', '.join(preparation.leads)}", remedy=remedy
         )
     unanswered = tuple(label for label in labels if label not in answered)
     reason = (
