@@ -231,9 +231,32 @@ def test_embed_files_and_leave_out_the_bad(
     assert result.remedies == 1
     assert f"{out} (2 x 32, pooled)" in result.out
     assert pd.read_parquet(out)["record"].tolist() == [str(file) for file in good]
+    assert pd.read_csv(tmp_path / "x.refused.csv")["record"].tolist() == [str(bad)]
     result = cli("embed", "--model", made.model, bad, "--out", tmp_path / "y.parquet", status=1)
     assert "absent.hea" in result.err
     assert not (tmp_path / "y.parquet").exists()
+
+
+def test_embed_a_folder_and_list_the_refused(
+    cli: Any, made: Any, synthetic: Cohort, tmp_path: Path
+) -> None:
+    folder, out = tmp_path / "ecgs", tmp_path / "x.npy"
+    folder.mkdir()
+    record = read_record(synthetic.paths("test")[0])
+    for name, samples in (("long", 1000), ("short", 150)):
+        write_wfdb(folder / name, record.signal[:, :samples], rate=100, leads=record.leads)
+    (folder / "bad.scp").write_bytes(b"x" * 300)
+    command = ("embed", "--model", made.model, folder, "--out", out, "--device", "cpu")
+    command += ("--store", tmp_path / "store")
+    cli(*command, status=1)
+    assert np.load(out).shape == (1, 32)
+    refused = pd.read_csv(tmp_path / "x.refused.csv")
+    assert refused["record"].tolist() == ["bad.scp", "short"]
+    assert refused.notna()[["refused", "remedy"]].all(axis=None)
+    (folder / "bad.scp").unlink()
+    (folder / "short.hea").unlink()
+    cli(*command[:-1], tmp_path / "other")
+    assert not (tmp_path / "x.refused.csv").exists()
 
 
 def test_options_of_a_cohort_are_refused_for_files(

@@ -176,6 +176,7 @@ def store_of(
     leads = leads_to_pack(cohort, leads, suspects)
     folder = store or _cached(cohort, leads)
     if (folder / STORE_FILE).is_file():
+        note(f"Packed signals: {folder}")
         return pack(cohort, folder, leads=leads)  # opens it, and checks that it is the cohort's
     note(f"Packing {counted(len(cohort), 'record')} into {folder} (once)")
     try:

@@ -27,7 +27,7 @@ from einthoven.models import SHIPPED
 from einthoven.report.format import counted
 
 if TYPE_CHECKING:
-    from einthoven.inference import EmbeddingFile, RecordPrediction
+    from einthoven.inference import EmbeddingFile, PredictionFile, RecordPrediction
     from einthoven.models import Model
 
 SAMPLE = Path("SIMULATED ECG")
@@ -160,6 +160,11 @@ def _write_predictions(
     with progress_bars() as progress:
         result = write_predictions(source, out, model, progress=progress, **options)
     typer.echo(f"Predictions: {result.file} ({counted(result.predicted, 'record')})")
+    _report_refused(result)
+
+
+def _report_refused(result: PredictionFile | EmbeddingFile) -> None:
+    """Say how many records are refused, and exit with status 1, if there are any."""
     if result.refused:
         note(f"{counted(result.refused, 'record')} refused: {result.refused_file}", style="yellow")
         raise typer.Exit(1)
@@ -276,8 +281,9 @@ def embed(
 ) -> None:
     """Write embeddings by a model's backbone.
 
-    The file appears when it is complete. An ECG file that cannot be used is reported and left out;
-    the exit status is then 1. Quarantined records of a cohort are left out.
+    The file appears when it is complete. Records that cannot be used are left out and listed in
+    NAME.refused.csv beside it, with reason and remedy; the exit status is then 1. The signals of a
+    cohort are packed once, in --store or in the cache folder, which is printed.
 
     `--level lead` encodes each lead alone, which is less informative for an encoder trained on
     twelve leads: see "Fewer leads and noise" in its model card.
@@ -305,8 +311,7 @@ def embed(
         result = _embed_files(loaded, sources, out, options)
     shape = " x ".join(map(str, result.shape))
     typer.echo(f"Embeddings: {result.file} ({shape}, {level})")
-    if cohort is None and result.shape[0] < len(sources):
-        raise typer.Exit(1)
+    _report_refused(result)
 
 
 def _embed_cohort(

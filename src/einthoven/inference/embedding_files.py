@@ -39,11 +39,17 @@ class EmbeddingFile:
         Parquet, the second number is that of the first record.
     metadata : dict
         Level, leads, the policy for missing leads, crops, and the source of the vectors.
+    refused : int
+        Number of records without an embedding.
+    refused_file : Path, optional
+        Table of these, with reason and remedy, if there are any.
     """
 
     file: Path
     shape: tuple[int, ...]
     metadata: Json
+    refused: int = 0
+    refused_file: Path | None = None
 
 
 class Embedding(NamedTuple):

@@ -11,16 +11,19 @@ lead        (records, leads, feature_dim)           feature vector of each lead 
 Pooled and lead-level vectors are means over the crops of a record. Tokens are not averaged, because
 each belongs to a moment: the tokens of all crops are concatenated, and overlapping crops repeat
 moments. A lead is prepared alone, and the backbone's policy replaces the others
-(`einthoven.backbones.leads`). Files are described in `einthoven.inference.embedding_files`.
+(`einthoven.backbones.leads`). Files are described in `einthoven.inference.embedding_files`; records
+without an embedding are in `NAME.refused.csv`, as for predictions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -30,15 +33,23 @@ from einthoven.backbones.inference import Precision
 from einthoven.backbones.leads import LeadSubset
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EinthovenError, EvaluationError
-from einthoven.inference.embedding_files import Embedding, EmbeddingFile, write_embeddings
+from einthoven.files import Json
+from einthoven.inference.embedding_files import (
+    SUFFIXES,
+    Embedding,
+    EmbeddingFile,
+    write_embeddings,
+)
 from einthoven.inference.records import on_device
+from einthoven.inference.tables import REFUSED, REMEDY, refused_file, write_refused
 from einthoven.models.model import Model
 from einthoven.progress import Progress
 from einthoven.records import read_record
 from einthoven.records.formats import records_of
 from einthoven.records.limb_leads import derive_limb_leads, repair_leads
 from einthoven.records.quality import refuse_flat
-from einthoven.signals.batches import SignalSource, long_enough
+from einthoven.signals.batches import TOO_SHORT, SignalSource, long_enough
+from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import prepare_record
 from einthoven.signals.store import Store
 
@@ -59,7 +70,9 @@ def embed_cohort(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> EmbeddingFile:
-    """Embed the records of a cohort, or of one of its splits; quarantined ones are left out.
+    """Embed the records of a cohort, or of one of its splits.
+
+    Quarantined records, and those that are shorter than a crop, are refused and listed.
 
     Parameters
     ----------
@@ -85,8 +98,9 @@ def embed_cohort(
         have different numbers of tokens.
     """
     network = Embedder(model, level, precision=precision, device=device)
-    cohort = long_enough(cohort, store, model.preparation)
-    usable = cohort.select(store.without_quarantined(cohort.ids()))
+    usable = long_enough(cohort, store, model.preparation)
+    usable = usable.select(store.without_quarantined(usable.ids()))
+    refused = _refused(cohort, store, usable, split, model.preparation)
     ids, patients = usable.ids(split).tolist(), usable.patients(split).tolist()
     unlabelled = np.zeros((len(ids), 0), dtype=np.uint8)
     sources = [SignalSource(store, store.rows(ids), unlabelled, p) for p in network.preparations]
@@ -101,7 +115,7 @@ def embed_cohort(
                 progress("embed", int(part[-1]) + 1, len(ids))
 
     origin = {"cohort": cohort.name, "version": cohort.version, "split": split or "all"}
-    return write_embeddings(out, rows(), network.metadata | origin)
+    return _written(out, rows(), network.metadata | origin, refused)
 
 
 def embed_files(
@@ -123,7 +137,7 @@ def embed_files(
     ----------
     files : sequence of paths
     refused : callable, optional
-        Called with every unusable file, which is left out. By default such a file raises its
+        Called with every unusable record, which is left out and listed. By default it raises its
         error.
     model, out, level, precision, device, progress
         As in `embed_cohort`.
@@ -135,6 +149,7 @@ def embed_files(
     """
     network = Embedder(model, level, precision=precision, device=device)
     files = [record for file in files for record in records_of(file)]
+    faults: list[dict[str, str]] = []
 
     def rows() -> Iterator[Embedding]:
         for completed, file in enumerate(files, 1):
@@ -146,6 +161,8 @@ def embed_files(
                 if refused is None:
                     raise
                 refused(Path(file), error)
+                reasons = {REFUSED: error.problem, REMEDY: error.remedy}
+                faults.append({"record": str(file), "patient": "", **reasons})
             else:
                 crops = ((x, torch.zeros(len(x), dtype=torch.long)) for x in prepared)
                 (array,) = network(crops, 1)
@@ -153,7 +170,43 @@ def embed_files(
             if progress:
                 progress("embed", completed, len(files))
 
-    return write_embeddings(out, rows(), network.metadata | {"files": len(files)})
+    return _written(out, rows(), network.metadata | {"files": len(files)}, faults)
+
+
+def _refused(
+    cohort: Cohort, store: Store, usable: Cohort, split: str | None, preparation: Preparation
+) -> list[dict[str, str]]:
+    """Records of a split that are not usable, with reason and remedy."""
+    reasons = dict(zip(store.quarantine["record"], store.quarantine["reason"], strict=True))
+    paths = dict(zip(cohort.ids(), cohort.paths(), strict=True))
+    short = f"{TOO_SHORT} of {preparation.window / preparation.rate:g} s"
+    left = ~np.isin(cohort.ids(split), usable.ids(split))
+    return [
+        {
+            "record": name,
+            "patient": patient,
+            REFUSED: reasons.get(name, short),
+            REMEDY: f"einthoven doctor {paths[name]}"
+            if name in reasons
+            else "leave the record out",
+        }
+        for name, patient in zip(
+            cohort.ids(split)[left].tolist(), cohort.patients(split)[left].tolist(), strict=True
+        )
+    ]
+
+
+def _written(
+    out: str | Path, rows: Iterable[Embedding], metadata: Json, refused: list[dict[str, str]]
+) -> EmbeddingFile:
+    """Write embeddings, and list the records that are refused by then."""
+    file = Path(out)
+    try:
+        done = write_embeddings(file, rows, metadata)
+    finally:
+        if file.suffix.lower() in SUFFIXES:
+            write_refused(file, pd.DataFrame(refused))
+    return replace(done, refused=len(refused), refused_file=refused_file(file))
 
 
 class Embedder:

@@ -185,10 +185,7 @@ def write_predictions(
                 with replacing(parts[-1]) as temporary:
                     frame.reset_index().to_parquet(temporary, index=False)
         refused = pd.concat(_rows(parts, refused=True))
-        _refused_file(file).unlink(missing_ok=True)
-        if len(refused):
-            with replacing(_refused_file(file)) as temporary:
-                refused[["record", "patient", REFUSED, REMEDY]].to_csv(temporary, index=False)
+        write_refused(file, refused)
         if len(refused) == len(items):
             shutil.rmtree(folder)
             _request_file(file).unlink()
@@ -196,7 +193,7 @@ def write_predictions(
         with replacing(file) as temporary:
             _join(temporary, file.suffix, _rows(parts, refused=False))
         shutil.rmtree(folder)
-    return PredictionFile(file, len(items) - len(refused), len(refused), _refused_file(file))
+    return PredictionFile(file, len(items) - len(refused), len(refused), refused_file(file))
 
 
 def refuse_models(sources: Iterable[str | Path], command: str = "predict") -> None:
@@ -338,8 +335,17 @@ def _refuse_none(refused: pd.DataFrame, count: int) -> None:
         )
 
 
-def _refused_file(file: Path) -> Path:
+def refused_file(file: Path) -> Path:
+    """Table of the records that a file of results lacks."""
     return file.with_name(f"{file.stem}.refused.csv")
+
+
+def write_refused(file: Path, rows: pd.DataFrame) -> None:
+    """List refused records beside a file of results; without any, delete an earlier list."""
+    refused_file(file).unlink(missing_ok=True)
+    if len(rows):
+        with replacing(refused_file(file)) as temporary:
+            rows[["record", "patient", REFUSED, REMEDY]].to_csv(temporary, index=False)
 
 
 def _digest(items: Sequence[Item]) -> str:
