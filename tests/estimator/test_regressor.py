@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from einthoven import EcgClassifier, EcgRegressor, predict
@@ -60,6 +61,27 @@ def test_unknown_labels_are_left_out(arrays: Any) -> None:
     others = known.fit(arrays.x, filled).predict_proba(arrays.x)
     assert not np.allclose(probabilities[:, 0], others[:, 0], atol=0.05)
     assert np.allclose(probabilities[:, 1:], others[:, 1:], atol=1e-3)
-    y[7] = np.nan
-    with pytest.raises(EstimatorError, match=r"\b7\b"):
-        partly.fit(arrays.x, y)
+    y[7:9] = np.nan
+    with pytest.warns(UserWarning, match=r"\b2 of 148\b"):
+        found = partly.fit(arrays.x, y, groups=arrays.patients).predict_proba(arrays.x)
+    keep = np.setdiff1d(np.arange(148), [7, 8])
+    fewer = known.fit(arrays.x[keep], y[keep], groups=arrays.patients[keep])
+    assert np.allclose(found, fewer.predict_proba(arrays.x), atol=1e-6)
+    with pytest.raises(EstimatorError):
+        partly.fit(arrays.x, np.full(148, np.nan))
+
+
+@pytest.mark.filterwarnings("ignore:40 of 148")
+def test_unknown_targets_of_a_series_are_left_out(arrays: Any) -> None:
+    values = pd.Series(numbers(arrays))
+    classes = pd.Series(arrays.y[:, 0], name="AFIB")
+    texts = pd.Series(np.where(values > 300, "high", "low"), dtype=object)
+    keep = np.arange(40, 148)
+    for kind, y in ((EcgRegressor, values), (EcgClassifier, classes), (EcgClassifier, texts)):
+        gaps = y.where(np.arange(148) >= 40, None if y is texts else np.nan)
+        found = kind(**arrays.given).fit(arrays.x, gaps)
+        expected = kind(**arrays.given).fit(arrays.x[keep], y[keep])
+        assert np.array_equal(found.predict(arrays.x), expected.predict(arrays.x))
+        assert getattr(found, "classes_", np.array(())).tolist() == list(
+            getattr(expected, "classes_", ())
+        )

@@ -164,7 +164,7 @@ def _write_predictions(
 
 
 def _report_refused(result: PredictionFile | EmbeddingFile) -> None:
-    """Say how many records are refused, and exit with status 1, if there are any."""
+    """Print how many records are refused, and exit with status 1, if there are any."""
     if result.refused:
         note(f"{counted(result.refused, 'record')} refused: {result.refused_file}", style="yellow")
         raise typer.Exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,6 +11,7 @@ from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
@@ -290,21 +292,9 @@ class Targets:
         return cls("regression", np.asarray(names), matrix, is_flat=values.ndim == 1)
 
     def with_gaps(self, gaps: NDArray[np.bool_] | None) -> Targets:
-        """The targets with what is not known, (records, outputs).
-
-        Raises
-        ------
-        EstimatorError
-            If nothing is known of a record, or the targets are classes.
-        """
-        if gaps is None:
+        """The targets with what is not known, (records, outputs); of classes that is nothing."""
+        if gaps is None or not gaps.any():
             return self
-        empty = gaps.all(axis=1)
-        if empty.any() or gaps.shape != self.matrix.shape:
-            raise EstimatorError(
-                f"the target of record {int(empty.argmax())} is not known",
-                remedy="leave out the records without any known target",
-            )
         return replace(self, matrix=np.where(gaps, np.nan, self.matrix).astype(np.float32))
 
     @property
@@ -335,12 +325,49 @@ class Targets:
 
 
 def without_gaps(y: Any) -> tuple[Any, NDArray[np.bool_] | None]:
-    """Numbers in a matrix with 0 in place of NaN, and where that was; other targets as they are."""
-    values = np.asarray(y) if not hasattr(y, "toarray") else np.empty(0)
-    if values.ndim != 2 or values.dtype.kind != "f" or not np.isnan(values).any():
+    """Targets without NaN or None, and where these were, (records, columns); None if nowhere.
+
+    A known value of the column takes their place, or 0.
+    """
+    values = np.asarray(y) if not hasattr(y, "toarray") else np.empty(())
+    if values.ndim not in (1, 2) or not pd.isna(values).any():
         return y, None
-    gaps = np.isnan(values)
-    return np.where(gaps, 0.0, values), gaps
+    gaps = np.asarray(pd.isna(values)).reshape(len(values), -1)
+    columns = values.reshape(len(values), -1).astype(object)
+    for column, gap in zip(columns.T, gaps.T, strict=True):
+        column[gap] = next(iter(column[~gap]), 0)
+    filled = np.array(columns.tolist()).reshape(values.shape)
+    # Whole numbers are floats in a column of pandas that has a gap.
+    if filled.dtype.kind == "f" and gaps.shape[1] == 1 and (np.abs(filled) < 2**53).all():
+        whole = filled.astype(np.int64)
+        filled = whole if np.array_equal(whole, filled) else filled
+    return filled, gaps
+
+
+def with_known_target(
+    x: NDArray[Any] | list[Record], y: NDArray[Any], groups: Any, gaps: NDArray[np.bool_] | None
+) -> tuple[NDArray[Any] | list[Record], NDArray[Any], Any, NDArray[np.bool_] | None]:
+    """The records of which a target is known; a UserWarning counts the others.
+
+    Raises EstimatorError if fewer than two are left.
+    """
+    if gaps is None or not (empty := gaps.all(axis=1)).any():
+        return x, y, groups, gaps
+    rows = np.flatnonzero(~empty)
+    if len(rows) < 2:
+        raise EstimatorError(
+            f"the target of {len(rows)} of {len(gaps)} records is known",
+            remedy="pass the targets of at least two records",
+        )
+    warnings.warn(
+        f"{len(gaps) - len(rows)} of {len(gaps)} records without a known target are left out",
+        stacklevel=3,
+    )
+    if groups is not None:
+        check_consistent_length(groups, gaps)
+        groups = spelled(groups)[rows]
+    x = [x[row] for row in rows] if isinstance(x, list) else x[rows]
+    return x, y[rows], groups, gaps[rows]
 
 
 def set_aside(

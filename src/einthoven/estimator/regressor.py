@@ -17,7 +17,7 @@ class EcgRegressor(RegressorMixin, TrainedEstimator):  # type: ignore[misc]
     """A backbone with a linear head that predicts numbers: by default a ridge regression.
 
     y contains numbers, (records,) or (records, numbers), which are standardised while they are
-    learned; predictions are in their unit. NaN in a matrix is not known.
+    learned; predictions are in their unit. NaN is not known.
 
     Parameters and attributes are those of `EcgClassifier`, without `classes_`. The number in
     `results_` is `mae`.

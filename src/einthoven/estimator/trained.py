@@ -24,7 +24,14 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.inference import probabilities
 from einthoven.backbones.registry import seeded
 from einthoven.errors import EstimatorError
-from einthoven.estimator.arrays import ArrayEstimator, Targets, set_aside, source, without_gaps
+from einthoven.estimator.arrays import (
+    ArrayEstimator,
+    Targets,
+    set_aside,
+    source,
+    with_known_target,
+    without_gaps,
+)
 from einthoven.estimator.embedder import (
     Encoder,
     backbone_name,
@@ -131,7 +138,8 @@ class TrainedEstimator(ArrayEstimator):
         X : array of shape (records, leads, samples) or (records, leads * samples), or list
             Millivolts; or a list of Records, of paths, or of arrays of different lengths.
         y : array of shape (records, labels) or (records,)
-            Targets. NaN in a matrix is not known.
+            Targets. NaN, or None, is not known; records without a known target are left out, and a
+            UserWarning counts them.
         groups : array of shape (records,), optional
             Patient of each record, whose records are not divided between training and validation.
             Default: each record is a group.
@@ -151,6 +159,7 @@ class TrainedEstimator(ArrayEstimator):
         self._validate_params()
         names, (filled, gaps) = _names(y), without_gaps(y)
         x, y = self._flat(X, filled, multi_output=True, ensure_min_samples=2)
+        x, y, groups, gaps = with_known_target(x, y, groups, gaps)
         targets = self._targets(y, names).with_gaps(gaps)
         store, recipe = self._store(x), self._recipe()
         backbone, preparation = open_encoder(

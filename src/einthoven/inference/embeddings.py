@@ -184,7 +184,7 @@ def _refused(
     return [
         {
             "record": name,
-            "patient": patient,
+            "patient": "" if patient == name else patient,  # a folder without patients
             REFUSED: reasons.get(name, short),
             REMEDY: f"einthoven doctor {paths[name]}"
             if name in reasons
