@@ -14,12 +14,13 @@ import pytest
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.doctor import examine, inspect
-from einthoven.errors import BackboneError, FileError
+from einthoven.errors import BackboneError, CohortError, FileError
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.wfdb import write_wfdb
 from einthoven.signals.pack import pack
 from einthoven.signals.prepare import prepare_record
 from einthoven.signals.store import Store
+from einthoven.tasks import Task
 
 EIGHT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 
@@ -150,6 +151,28 @@ def test_pictures_need_one_ecg_and_one_backbone(
             examine(many, backbone="mtecg_tiny_100hz")
         with pytest.raises(BackboneError):
             examine(many, picture=tmp_path / "x.png")
+
+
+def test_a_table_is_examined_with_the_targets_of_a_task(tmp_path: Path) -> None:
+    count = 60
+    frame = pd.DataFrame(
+        {
+            "path": [f"{i}.hea" for i in range(count)],
+            "patient": [str(i) for i in range(count)],
+            "urgent": ["yes", "no", "no"] * 20,
+            "lvef": [None, *range(20, 79)],
+        }
+    )
+    frame.to_csv(file := tmp_path / "own.csv", index=False)
+    lines = examine(file, task=Task(kind="binary", target="urgent"))
+    (line,) = [line for line in lines if "urgent:" in line]
+    assert re.findall(r"\d+", line) == ["20", "20", "40"]
+    lines = examine(file, task=Task(kind="regression", target="lvef", unit="%"))
+    (line,) = [line for line in lines if "lvef:" in line]
+    assert re.findall(r"\d+", line) == ["20", "78", "59", "59"]
+    with pytest.raises(CohortError) as error:
+        examine(file, task=Task(target="urgent"))
+    assert "--kind binary" in error.value.remedy
 
 
 def test_a_cohort_lists_splits_and_labels_without_positives(synthetic_path: Path) -> None:
@@ -327,7 +350,7 @@ def test_a_table_shows_the_positives_of_each_label_and_recommends_folds(
     table.to_csv(file, index=False)
     (line,) = [line for line in examine(file) if "AFIB:" in line]
     patients = table.loc[:6, "patient"].nunique()
-    assert re.findall(r"\d+", line) == ["7", str(patients)]
+    assert re.findall(r"\d+", line) == ["7", str(patients), str(len(table) - 7)]
     assert any("--folds 5" in line for line in examine(file))
     pd.concat([table] * 15).assign(record=range(15 * len(table))).to_csv(file, index=False)
     assert not any("--folds 5" in line for line in examine(file))

@@ -28,7 +28,9 @@ from einthoven.signals.prepare import evaluation_seconds, prepare_record, second
 from einthoven.signals.steps import Fill
 
 if TYPE_CHECKING:
+    from einthoven.cohorts import Cohort
     from einthoven.signals.store import Store
+    from einthoven.tasks import Task
 
 __all__ = ["examine", "inspect", "installation"]
 
@@ -58,10 +60,10 @@ def examine(
     backbone: str | None = None,
     options: Mapping[str, Any] | None = None,
     centred: bool = False,
-    labels: Sequence[str] | None = None,
+    task: Task | str | None = None,
     picture: Path | None = None,
 ) -> list[str]:
-    """Examine a cohort (a folder, or a table with label columns `labels`), a store or an ECG file.
+    """Examine a cohort with the targets of a task, a store or an ECG file.
 
     The other options are for an ECG file, as in `inspect`. Returns findings, one line each;
     warnings contain `warning:`. Raises BackboneError if a backbone or a picture is requested for
@@ -74,7 +76,7 @@ def examine(
                 f"{path} holds many ECGs; a backbone's input can be shown for one",
                 remedy="name an ECG file, or leave --backbone and --picture out",
             )
-        return list(_examine_store(path) if is_store else _examine_cohort(path, labels))
+        return list(_examine_store(path) if is_store else _examine_cohort(path, task))
     record = read_record(path)
     lines = list(_examine_record(record))
     if backbone is not None:
@@ -104,40 +106,53 @@ def _examine_record(record: Record) -> Iterator[str]:
         yield f"  {_PREFIXES[finding.level]}: {finding.text}"
 
 
-def _examine_cohort(path: Path, labels: Sequence[str] | None) -> Iterator[str]:
+def _examine_cohort(path: Path, task: Task | str | None) -> Iterator[str]:
     from einthoven.cohorts import SPLITS, open_cohort
     from einthoven.cohorts.cohort import SMALL
 
-    options: dict[str, Any] = {"labels": labels} if labels else {}
-    cohort = open_cohort(path, **options)
+    cohort = open_cohort(path, task)
     records = counted(len(cohort), "record")
     patients = counted(len(np.unique(cohort.patients())), "patient")
     version = f" {cohort.version}" if cohort.version else ""
     yield f"{path}: {cohort.name}{version}, {records} of {patients}"
     yield "  " + ", ".join(f"{split} {len(cohort.ids(split))}" for split in SPLITS)
-    yield f"  {counted(len(cohort.labels), 'label')}; every patient is in one split only"
-    counts = cohort.counts()
-    for label, positives in counts.sum(axis=1).items() if path.is_file() else ():
-        carriers = np.unique(cohort.patients()[cohort.matrix[:, cohort.labels.index(label)] == 1])
-        yield (
-            f"  {label}: {counted(positives, 'positive record')} of "
-            f"{counted(len(carriers), 'patient')}"
-        )
+    form, number = cohort.target.behaviour.form, len(cohort.labels)
+    outputs = {"labels": counted(number, "label"), "values": counted(number, "number")}
+    yield f"  {outputs.get(form, f'{number} classes')}; every patient is in one split only"
+    for reason, count in cohort.left_out.items() if task is not None or path.is_file() else ():
+        yield f"  left out: {counted(count, 'record')} {reason}"
+    for label in cohort.labels if task is not None or path.is_file() else ():
+        yield f"  {label}: {_targets(cohort, label)}"
     if cohort.labels and len(cohort) < SMALL:
         yield f"  fewer than {SMALL:,} records: cross-validate, posttrain --folds 5"
+    counts = cohort.counts()
     for split in SPLITS:
         without = counts.index[counts[split] == 0].tolist()
         if without:
-            yield (
-                f"  warning: no positive record in {split}: {counted(len(without), 'label')} "
-                f"({listed(without)})"
-            )
+            what = "known number" if form == "values" else "positive record"
+            yield f"  warning: no {what} in {split}: {len(without)} of {number} ({listed(without)})"
     missing = [file for file in cohort.paths() if not is_record(file)]
     if missing:
         yield (
             f"  warning: {counted(len(missing), 'record')} without a file, for example {missing[0]}"
         )
     yield "  signals were not read; `einthoven pack` reads and checks each of them"
+
+
+def _targets(cohort: Cohort, label: str) -> str:
+    """Records and patients of a label, class or number, and how many are not known."""
+    values = cohort.matrix[:, cohort.labels.index(label)]
+    unknown = int(np.isnan(values).sum())
+    more = f", {unknown:,} not known" if unknown else ""
+    is_number = cohort.target.behaviour.form == "values"
+    held = ~np.isnan(values) if is_number else values == 1
+    carriers = counted(len(np.unique(cohort.patients()[held])), "patient")
+    if is_number:
+        unit = cohort.target.units(len(cohort.labels))[cohort.labels.index(label)]
+        limits = f"{np.nanmin(values):g} to {np.nanmax(values):g} {unit}".rstrip()
+        return f"{limits} in {counted(int(held.sum()), 'record')} of {carriers}{more}"
+    negatives = f", {int((values == 0).sum()):,} negative"
+    return f"{counted(int(held.sum()), 'positive record')} of {carriers}{negatives}{more}"
 
 
 def _examine_store(path: Path) -> Iterator[str]:

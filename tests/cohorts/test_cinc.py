@@ -8,7 +8,7 @@ import pytest
 
 from einthoven.cohorts import layout_of, open_cohort
 from einthoven.cohorts.cinc import LAYOUT, scored
-from einthoven.cohorts.table import CohortWarning
+from einthoven.cohorts.cohort import CohortWarning
 from einthoven.errors import CohortError
 
 AF, RBBB, CRBBB, LVH, UNKNOWN = "164889003", "59118001", "713427006", "164873001", "999"
@@ -31,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-pytestmark = pytest.mark.filterwarnings("ignore::einthoven.cohorts.table.CohortWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::einthoven.cohorts.cohort.CohortWarning")
 
 
 def test_the_scored_classes() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 
 from einthoven.cohorts import SPLITS, open_cohort
-from einthoven.cohorts.table import CohortWarning
+from einthoven.cohorts.cohort import CohortWarning
 from einthoven.errors import CohortError
 
 
@@ -170,6 +171,27 @@ def test_a_patient_is_one_however_its_number_is_spelt(
     free.to_csv(file, index=False) if suffix == ".csv" else free.to_parquet(file)
     patients = open_cohort(file).patients()
     assert patients[0] == patients[-1] == "17"
+
+
+@pytest.mark.parametrize(
+    ("names", "is_warned"),
+    [
+        (["ABC-1", "abc-1", "ABC1", "abc 1"], True),
+        (["Müller, A.", "müller a"], True),
+        (["2024-001", "2024001"], True),
+        (["1-11", "11-1", "111", "1111"], False),
+        (["A1", "A11", "B1", "_1"], False),
+    ],
+)
+def test_patients_of_similar_names_are_named(names: list[str], is_warned: bool) -> None:
+    people = [*names, *(f"other{i}" for i in range(60 - len(names)))]
+    splits = ["train", "validation", "test"] * 20
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        cohort = open_cohort(rows().assign(patient=people, split=splits))
+    assert len(set(cohort.patients())) == 60
+    assert len(caught) == is_warned
+    assert all(repr(sorted(names)[0]) in str(warning.message) for warning in caught)
 
 
 def test_numbers_of_patients_are_the_same_as_floats() -> None:

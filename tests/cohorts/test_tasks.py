@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from einthoven import Task, open_cohort
-from einthoven.cohorts.table import CohortWarning
+from einthoven.cohorts.cohort import CohortWarning, far_values
 from einthoven.errors import CohortError, RecipeError
 from einthoven.tasks import Criterion, kind_names, kind_of
 
@@ -111,6 +113,103 @@ def test_a_cell_that_is_no_number_is_named(tmp_path: Path) -> None:
     )
     with pytest.raises(CohortError, match=r"'lvef'.*'n/a\?'.*\b4\b"):
         open_cohort(tmp_path / "own.csv", task=Task(kind="regression", target="lvef"))
+
+
+def people(**columns: list[object]) -> pd.DataFrame:
+    count = len(next(iter(columns.values())))
+    names = [f"{i}" for i in range(count)]
+    return pd.DataFrame({"path": names, "patient": names, **columns})
+
+
+@pytest.mark.parametrize(
+    ("cells", "target", "odd"),
+    [
+        (["yes", "no"] * 15 + ["n/a?"], "x = yes", "n/a?"),
+        (["yes", "no"] * 15 + ["n/a?"], "x = n/a?", "n/a?"),
+        (["Yes", "NO"] * 15 + ["maybe"] * 3, "x = yes", "maybe"),
+        (["female", "male"] * 15 + ["fem."], "x = female", "fem."),
+        (["true", "false"] * 15 + ["?"], "x = false", "?"),
+        (["AF"] * 6 + ["SR"] * 30 + ["SRR"], "x = AF", "SRR"),
+        ([1] * 6 + [0] * 90 + [9] * 2, "x = 1", "9"),
+        (["AF"] * 6 + ["SR", "PACE", "WPW"] * 10 + ["unknown"], "x = AF", "unknown"),
+    ],
+)
+def test_an_odd_cell_of_a_condition_is_refused(cells: list[str], target: str, odd: str) -> None:
+    with pytest.raises(CohortError) as error:
+        open_cohort(people(x=cells), task=Task(kind="binary", target=target))
+    assert f"'{odd}'" in error.value.problem
+    assert str(cells.index(type(cells[0])(odd)) + 1) in error.value.problem
+    assert odd not in error.value.remedy
+    with pytest.raises(CohortError) as error:
+        open_cohort(people(x=cells), task=Task(kind="binary", target="x"))
+    assert odd not in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("cells", "target", "positives"),
+    [
+        (["AF"] * 6 + ["SR"] * 30 + ["PACE"] * 2, "x = AF", 6),
+        (["af"] * 6 + ["AF"] * 3 + ["SR"] * 30, "x = AF", 9),
+        (["WPW"] * 2 + ["SR"] * 30 + ["AF"] * 9, "x = WPW", 2),
+        ([0, 1, 2, 3] * 9, "x = 1", 9),
+        (["+", "-"] * 9, "x = +", 9),
+    ],
+)
+def test_other_values_of_a_condition_are_negatives(
+    cells: list[str], target: str, positives: int
+) -> None:
+    cohort = open_cohort(people(x=cells), task=Task(target=target))
+    assert (len(cohort), cohort.matrix.sum()) == (len(cells), positives)
+
+
+@pytest.mark.parametrize(
+    ("cells", "named"),
+    [
+        (["yes", "no"] * 9, "--kind binary"),
+        (["ill", "well", "well"] * 9, "x = ill"),
+        (["AF", "SR", "SR", "PACE"] * 9, "--kind multiclass"),
+        ([40, 50, 60] * 9, "--kind regression"),
+        ([0, 1] * 9 + [9], "0 or 1"),
+    ],
+)
+def test_the_remedy_for_other_cells_than_0_and_1_fits_the_column(
+    cells: list[object], named: str
+) -> None:
+    with pytest.raises(CohortError) as error:
+        open_cohort(people(x=cells))
+    assert named in error.value.remedy
+
+
+def test_far_values_are_named() -> None:
+    draw = np.random.default_rng(0)
+    ages = draw.normal(60, 15, 300).clip(18, 95).round()
+    ages[[7, 90]] = 300
+    with pytest.warns(CohortWarning, match=r"2 of 300.*300.*'7'"):
+        open_cohort(people(years=list(ages)), task=Task(kind="regression", target="years"))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        lambda draw: draw.normal(400, 30, 300) + draw.exponential(30, 300),  # QT
+        lambda draw: np.where(draw.random(300) < 0.2, 30, 60) + draw.normal(0, 8, 300),  # LVEF
+        lambda draw: draw.normal(62, 18, 300).clip(0, 95),  # ages
+        lambda draw: np.exp(draw.normal(6, 1.2, 300)),  # NT-proBNP
+    ],
+)
+def test_tails_are_not_far(values: Callable[[np.random.Generator], Any]) -> None:
+    drawn = values(np.random.default_rng(0))
+    assert not far_values(drawn).any()
+    drawn[3], drawn[5], drawn[6] = np.nan, 99999999, -9999
+    assert np.flatnonzero(far_values(drawn)).tolist() == [5, 6]
+
+
+def test_the_reason_that_a_split_cannot_be_scored() -> None:
+    labels = kind_of("multilabel")
+    assert labels.unscorable(np.array([[1], [0]])) == ""
+    assert "negatives" in labels.unscorable(np.array([[1], [1]]))
+    assert "positives" not in labels.unscorable(np.array([[1], [1]]))
+    assert labels.unscorable(np.zeros((3, 2)))
 
 
 def test_numbers_are_stratified_by_fifths() -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from einthoven.cohorts import SPLITS, Cohort, open_cohort
-from einthoven.cohorts.table import CohortWarning
+from einthoven.cohorts.cohort import CohortWarning
 from einthoven.errors import CohortError
 from einthoven.experiment.run import model_of
 from einthoven.files import read_json, read_metadata, write_tensors

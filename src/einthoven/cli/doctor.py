@@ -7,9 +7,18 @@ from typing import Annotated, Any
 
 import typer
 
-from einthoven.cli.options import Labels, Options, backbone_options, output_file
+from einthoven.cli.options import (
+    Kind,
+    Labels,
+    Options,
+    Task,
+    Unit,
+    backbone_options,
+    output_file,
+)
 from einthoven.cli.progress import shown_warnings
 from einthoven.errors import BackboneError, CohortError
+from einthoven.files import STORE_FILE
 from einthoven.models import SHIPPED
 
 
@@ -22,6 +31,9 @@ def doctor(
     ] = None,
     options: Options = None,
     labels: Labels = None,
+    kind: Kind = None,
+    unit: Unit = None,
+    task: Task = None,
     picture: Annotated[
         Path | None,
         typer.Option(
@@ -33,23 +45,30 @@ def doctor(
 ) -> None:
     """Examine an installation, an ECG file, a cohort or a store, and list problems.
 
+    The targets of a cohort are those of `posttrain`: --task, or --kind and --target.
+
     With --backbone or --picture, the ECG is drawn lead by lead as recorded and as that backbone
     receives it.
     """
-    from einthoven.cohorts import TABLE_SUFFIXES
+    from einthoven.cli.paths import stated_task
+    from einthoven.cohorts import is_cohort
     from einthoven.doctor import examine, installation
     from einthoven.models import initialisation_of
     from einthoven.records.formats import is_record
 
-    if labels and (file is None or file.suffix not in TABLE_SUFFIXES):
-        raise CohortError("--target applies only to tables", remedy="name a table, or leave it out")
+    goal = stated_task(task, kind=kind, target=labels, unit=unit)
+    if goal and (file is None or (file / STORE_FILE).is_file() or not is_cohort(file)):
+        raise CohortError(
+            "--task, --kind, --target and --unit apply to cohorts",
+            remedy="name a table or the folder of a data set, or leave them out",
+        )
     if options and backbone is None:
         raise BackboneError("--option applies to a backbone", remedy="add --backbone NAME")
     if file is None and (backbone is not None or picture is not None):
         raise BackboneError("--backbone and --picture need an ECG file", remedy="name an ECG file")
     if picture is not None and backbone is None and file is not None and is_record(file):
         backbone = SHIPPED
-    arguments: dict[str, Any] = {"labels": labels, "picture": picture}
+    arguments: dict[str, Any] = {"task": goal, "picture": picture}
     if backbone is not None and file is not None:
         start = initialisation_of(backbone, random=True)
         fields = backbone_options(start.backbone, options, defaults=start.options)

@@ -96,6 +96,28 @@ Labels = Annotated[
         "Default: all columns of 0 and 1. Repeatable.",
     ),
 ]
+Task = Annotated[
+    str | None,
+    typer.Option(
+        help="A task.toml, which says what is predicted; or labels of a data set: all-71 (default) "
+        "or diagnostic-44, subclass-23, superclass-5, form-19, rhythm-12, sex, age or "
+        "superclass-single of PTB-XL; cinc-2021 (default), cinc-2020 or all of the Challenges; "
+        "statements of any; others in docs/cohorts.md.",
+        show_default=False,
+    ),
+]
+Kind = Annotated[
+    str | None,
+    typer.Option(
+        help="Kind of --target: multilabel (the default), binary, threshold, multiclass or "
+        "regression.",
+        show_default=False,
+    ),
+]
+Unit = Annotated[
+    list[str] | None,
+    typer.Option(help="Unit of a regression, one for all targets or one for each."),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(

@@ -95,7 +95,7 @@ def full_cohort(
     Raises CohortError if an option applies to another kind of cohort.
     """
     from einthoven.cohorts import layout_of
-    from einthoven.cohorts.table import CohortWarning
+    from einthoven.cohorts.cohort import CohortWarning
 
     empty_rows = "keep" if "empty_rows" in layout_of(path).options else None
     with warnings.catch_warnings():

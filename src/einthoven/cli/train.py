@@ -10,6 +10,7 @@ import typer
 
 from einthoven.cli.options import (
     Device,
+    Kind,
     Labels,
     Leads,
     Options,
@@ -17,7 +18,9 @@ from einthoven.cli.options import (
     Overrides,
     Resamples,
     StorePath,
+    Task,
     Threads,
+    Unit,
     backbone_options,
     output_folder,
     use_threads,
@@ -45,28 +48,6 @@ Backbone = Annotated[
 Weights = Annotated[
     Path | None,
     typer.Option(help="Pretrained weights: a public checkpoint, or a model folder."),
-]
-Task = Annotated[
-    str | None,
-    typer.Option(
-        help="A task.toml, which says what is predicted; or labels of a data set: all-71 (default) "
-        "or diagnostic-44, subclass-23, superclass-5, form-19, rhythm-12, sex, age or "
-        "superclass-single of PTB-XL; cinc-2021 (default), cinc-2020 or all of the Challenges; "
-        "statements of any; others in docs/cohorts.md.",
-        show_default=False,
-    ),
-]
-Kind = Annotated[
-    str | None,
-    typer.Option(
-        help="Kind of --target: multilabel (the default), binary, threshold, multiclass or "
-        "regression.",
-        show_default=False,
-    ),
-]
-Unit = Annotated[
-    list[str] | None,
-    typer.Option(help="Unit of a regression, one for all targets or one for each."),
 ]
 RecipeName = Annotated[
     str | None,
@@ -135,7 +116,6 @@ def posttrain(
     """
     from einthoven.backbones.registry import leads_of
     from einthoven.cli.paths import labelled_cohort, refuse_inside, shared_store, stated_task
-    from einthoven.cohorts.cohort import UNKNOWN_TARGET
     from einthoven.experiment.folds import run_folds
     from einthoven.experiment.posttrain import plan_training
     from einthoven.experiment.run import check_splits, run_experiment
@@ -156,8 +136,7 @@ def posttrain(
         note("Subtracting the mean of each lead, as in the preparation of the initial weights")
     goal = stated_task(task, kind=kind, target=labels, unit=unit)
     labelled = labelled_cohort(cohort, goal, min_records=min_records)
-    if unknown := labelled.left_out.get(UNKNOWN_TARGET):
-        note(f"Left out, {UNKNOWN_TARGET}: {counted(unknown, 'record')}")
+    _report_targets(labelled)
     if folds is None:
         check_splits(labelled)
     needed = leads_of(start.backbone, network)
@@ -248,6 +227,7 @@ def search(
     use_threads(threads)
     goal = stated_task(task, kind=kind, target=labels, unit=unit)
     labelled = labelled_cohort(cohort, goal, min_records=min_records)
+    _report_targets(labelled)
     needed = leads_of(start.backbone, network)
     packed = shared_store(cohort, store, processes, labels=(), leads=needed)
     with progress_bars() as progress, shown_warnings():
@@ -309,6 +289,33 @@ def ensemble(
     from einthoven.experiment.ensembles import ensemble
 
     _report(ensemble(runs, out, resamples=resamples), out, resamples=resamples)
+
+
+def _report_targets(cohort: Cohort) -> None:
+    """Name the sides of a few labels, and what is not known."""
+    import numpy as np
+
+    from einthoven.cohorts.cohort import UNKNOWN_TARGET
+    from einthoven.predictions import listed
+    from einthoven.predictions.table import SHOWN_NAMES
+    from einthoven.tasks import negatives, positives
+
+    form, targets = cohort.target.behaviour.form, cohort.targets()
+    if form == "labels" and len(cohort.labels) <= SHOWN_NAMES:
+        sides = zip(cohort.labels, positives(targets), negatives(targets), strict=True)
+        for label, yes, no in sides:
+            note(f"{label}: {counted(int(yes), 'positive record')}, {int(no):,} negative")
+    parts = []
+    if left_out := cohort.left_out.get(UNKNOWN_TARGET):
+        parts.append(f"{counted(left_out, 'record')} {UNKNOWN_TARGET} left out")
+    unknown = np.isnan(targets).sum(axis=0)
+    if form != "classes" and unknown.any():
+        cells = [f"{x} {n:,}" for x, n in zip(cohort.labels, unknown, strict=True) if n]
+        parts.append(
+            f"{counted(int(unknown.sum()), 'empty cell')} of the others not known: {listed(cells)}"
+        )
+    if parts:
+        note("; ".join(parts))
 
 
 def _recommend_folds(cohort: Cohort) -> None:

@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from einthoven.cohorts.cohort import Cohort
+from einthoven.cohorts.cohort import Cohort, CohortWarning
 from einthoven.cohorts.data_sets import EmptyRows, data_set, marked
 from einthoven.cohorts.layout import Layout
 from einthoven.cohorts.ptbxl import TABLES
-from einthoven.cohorts.table import CohortWarning
 from einthoven.errors import CohortError
 from einthoven.licences import Licence
 

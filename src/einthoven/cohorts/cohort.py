@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -30,12 +31,19 @@ UNLABELLED = "unlabelled"
 FEWEST_FOLDS = 3
 SMALL = 2000
 """Records below which cross-validation is recommended."""
+_FEWEST_VALUES = 20  # to tell which are far from the others
+_FAR, _FAR_IN_LOGARITHM = 6, 4  # robust standard deviations
+_SHOWN = 3  # values in a message
 ABOVE_89 = 300
 """PTB-XL's code for an age of more than 89 years."""
 WITHOUT_LABEL = "without a label of the task"
 UNKNOWN_TARGET = "without a known target"
 OTHER_CLASS = "of another class"
 """Reasons in `Cohort.left_out`."""
+
+
+class CohortWarning(UserWarning):
+    """Data of a cohort that are not understood, or probably wrong."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -278,7 +286,7 @@ class Cohort:
 
 
 def checked(cohort: Cohort) -> Cohort:
-    """Check a cohort and return it.
+    """Check a cohort and return it; a CohortWarning names numbers that are far from the others.
 
     Raises
     ------
@@ -315,7 +323,52 @@ def checked(cohort: Cohort) -> Cohort:
             remedy="put all records of a patient into one fold, or leave the fold column out and "
             "einthoven splits by patient",
         )
+    if cohort.target.behaviour.form == "values":
+        _warn_of_far_values(cohort)
     return cohort
+
+
+def _warn_of_far_values(cohort: Cohort) -> None:
+    for name, values in zip(cohort.labels, cohort.matrix.T, strict=True):
+        far = np.flatnonzero(far_values(values))
+        if len(far):
+            shown = ", ".join(
+                f"{values[row]:g} of record {cohort.table.index[row]!r}" for row in far[:_SHOWN]
+            )
+            warnings.warn(
+                f"{cohort.name}: {len(far)} of {int((~np.isnan(values)).sum())} values of {name} "
+                f"are far from all others: {shown}{', ...' * (len(far) > _SHOWN)}. They are "
+                "learned and tested as they are; correct them, or leave these cells empty",
+                CohortWarning,
+                stacklevel=4,
+            )
+
+
+def far_values(values: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
+    """Whether each of some numbers is far from the others, such as a code for a missing value.
+
+    It is more than 6 robust standard deviations from the median, and, so that the tail of a skewed
+    distribution of positive numbers is not, more than 4 on a scale of logarithms. The deviation
+    is that of the number's side: the larger one of the quartile and the decile.
+    """
+    known = values[~np.isnan(values)].astype(np.float64)
+    if len(known) < _FEWEST_VALUES:
+        return np.zeros(len(values), dtype=bool)
+    far = _deviations(values.astype(np.float64), known) > _FAR
+    if np.median(known) > 0:
+        positive = values > 0
+        logarithms = np.log(np.where(positive, values, 1).astype(np.float64))
+        far &= ~positive | (_deviations(logarithms, np.log(known[known > 0])) > _FAR_IN_LOGARITHM)
+    return far
+
+
+def _deviations(values: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distances from the median of the known numbers, in robust standard deviations; NaN if 0."""
+    low, lower, median, upper, high = np.quantile(known, [0.1, 0.25, 0.5, 0.75, 0.9])
+    below = max((median - lower) / 0.6745, (median - low) / 1.2816)  # quantiles of the normal
+    above = max((upper - median) / 0.6745, (high - median) / 1.2816)
+    scale = np.where(values < median, below, above)
+    return np.asarray(np.abs(values - median) / np.where(scale > 0, scale, np.nan))
 
 
 def patient_order(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ from einthoven.cohorts.cohort import (
     SPLITS,
     UNLABELLED,
     Cohort,
+    CohortWarning,
     checked,
     split_by_patient,
 )
@@ -35,10 +37,7 @@ _TEXT = ("path", "patient", "record")
 NOT_LABELS = ("path", "patient", "record", "fold", "split", "age", "sex", "date", "device")
 _AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:y|yrs?|years?)?\s*", re.IGNORECASE)
 _OLDEST = 120  # years
-
-
-class CohortWarning(UserWarning):
-    """Values of a table that are not understood and count as missing."""
+_SHOWN = 3  # spellings of a patient in a message
 
 
 def open_table(
@@ -59,7 +58,8 @@ def open_table(
     stratified by label.
     Also optional: `age` in years (`88`, `88.0` or `88 y`), `sex`, `date` of the recording in
     ISO 8601, `device`. An age or a date in another form counts as missing, with a CohortWarning;
-    so does an age above 120, among them PTB-XL's code 300.
+    so does an age above 120, among them PTB-XL's code 300. Patients whose names differ only in
+    case, blanks or punctuation are different ones, also with a CohortWarning.
 
     `task` is a `Task`, or its TOML file. `labels` names the label columns of a table with further
     columns; an empty list reads none, and
@@ -94,6 +94,8 @@ def open_table(
     patients = frame["patient"].astype(str).to_numpy(dtype=str)
     table = pd.DataFrame({"path": frame["path"].astype(str), "patient": patients})
     table["split"] = _splits(frame, patients, goal.behaviour.strata(matrix), seed, file)
+    if not np.array_equal(table["patient"], table["path"]):
+        _warn_of_similar_patients(table, file)
     for extra in ("fold", "sex", "device"):
         if extra in frame:
             table[extra] = frame[extra].to_numpy()
@@ -202,6 +204,37 @@ def _warn(column: pd.Series[Any], bad: pd.Series[bool], expected: str, file: Pat
             CohortWarning,
             stacklevel=4,
         )
+
+
+def _warn_of_similar_patients(table: pd.DataFrame, file: Path) -> None:
+    """Name patients, such as `ABC-1` and `abc 1`, that may be one."""
+    splits = table.groupby("patient")["split"].agg(set)
+    strict = splits.index.map(_letters_and_digits)
+    loose = strict.str.replace("-", "")
+    # `1-11` and `11-1` are two patients, of which `111` may be either.
+    spellings = pd.Series(strict).where(strict.str.contains("-")).groupby(loose).nunique()
+    keys = np.where(loose.map(spellings.to_dict()) > 1, strict, loose)
+    groups = [names for _, names in splits.groupby(keys) if len(names) > 1]
+    if not groups:
+        return
+    crossing = [names for names in groups if len(set.union(*names)) > 1]
+    first = (crossing or groups)[0]
+    several = len(groups) > 1
+    warnings.warn(
+        f"{file}: {' and '.join(map(repr, first.index[:_SHOWN]))} differ only in case, blanks or "
+        f"punctuation, and count as different patients; "
+        f"{len(groups)} such group{'s' * several}, {len(crossing)} of them in different splits. "
+        "Write a patient in one way, or the model is tested on patients that it has seen",
+        CohortWarning,
+        stacklevel=3,
+    )
+
+
+def _letters_and_digits(patient: str) -> str:
+    """Letters in lower case and digits of a name; a hyphen for what separates two digits."""
+    text = unicodedata.normalize("NFKC", patient).casefold()
+    text = re.sub(r"(?<=\d)[\W_]+(?=\d)", "-", text)
+    return re.sub(r"[^\w-]|_|(?<!\d)-|-(?!\d)", "", text) or patient
 
 
 def _task_of(

@@ -26,8 +26,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from einthoven.cohorts.cohort import ALL, SPLITS, UNLABELLED, Cohort
-from einthoven.cohorts.table import CohortWarning
+from einthoven.cohorts.cohort import ALL, SPLITS, UNLABELLED, Cohort, CohortWarning
 from einthoven.errors import CohortError
 from einthoven.files import Json, read_json, read_metadata, write_json
 from einthoven.models import weights_file

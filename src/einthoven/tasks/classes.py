@@ -72,7 +72,7 @@ class Multiclass(Kind):
     def unscorable(self, targets: Matrix) -> str:
         """Fewer than two classes."""
         found = int((positives(targets) > 0).sum())
-        return "" if found > 1 else f"{found} of {targets.shape[1]} classes"
+        return "" if found > 1 else "fewer than two classes"
 
     def balance(self, targets: Matrix) -> tuple[float, ...]:
         """Weights with the mean 1 over the records, so that every class has the same sum."""

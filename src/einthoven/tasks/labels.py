@@ -25,8 +25,22 @@ _RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
     "<": operator.lt,
     ">": operator.gt,
 }
-_PAIRS = {"yes": "no", "true": "false", "positive": "negative", "present": "absent", "1": "0"}
+_PAIRS = {
+    "yes": "no",
+    "y": "n",
+    "true": "false",
+    "positive": "negative",
+    "present": "absent",
+    "+": "-",
+    "1": "0",
+}
 """Positive and negative values of a binary column, in lower case."""
+_WORDS = [*({*pair} for pair in _PAIRS.items() if "1" not in pair), {"female", "male"}, {"f", "m"}]
+"""Pairs of values that leave no room for a third one."""
+_UNKNOWN = ("", "na", "nan", "nd", "nk", "unk", "unknown", "missing", "notknown", "notavailable")
+"""Letters and digits of cells that name no value, such as `n/a?`."""
+_FREQUENT = 5  # cells of a value that is no slip of the pen
+_ODD_SHARE = 0.05  # of a column of two values, for the others to be slips
 _MOST_SHOWN = 5
 
 
@@ -68,8 +82,7 @@ class Multilabel(Kind):
             name = column.name
             raise CohortError(
                 f"{file}: label {name!r} holds {_shown(column, bad)}",
-                remedy="write 0 or 1; or name what is predicted: --target COLUMN, with --kind "
-                f"multiclass or regression, or a condition such as --target '{name} <= 40'",
+                remedy=_remedy(column, is_slip=bad.sum() < np.isin(values, (0, 1)).sum()),
             )
         return values
 
@@ -81,8 +94,10 @@ class Multilabel(Kind):
         """No label has both positives and negatives."""
         if ((positives(targets) > 0) & (negatives(targets) > 0)).any():
             return ""
-        labels = targets.shape[1]
-        return f"none of {labels} label{'s' * (labels != 1)} has both positives and negatives"
+        if targets.shape[1] > 1:
+            return "no label has both positives and negatives"
+        absent = [("positives", positives(targets)), ("negatives", negatives(targets))]
+        return f"the label has no {' and no '.join(name for name, n in absent if not n.any())}"
 
     def balance(self, targets: Matrix) -> tuple[float, ...]:
         """Negatives over positives; 1 for a label without either."""
@@ -142,13 +157,15 @@ class Binary(Multilabel):
 
     def _labels(self, column: pd.Series[Any], file: Path) -> Floats:
         texts = names_of(column)
-        found = sorted(set(texts[texts != ""].str.lower()))
+        cells = texts.str.casefold()
+        found = set(cells[cells != ""])
         for positive, negative in _PAIRS.items():
-            if set(found) <= {positive, negative}:
-                return np.where(texts == "", np.nan, texts.str.lower() == positive)
+            if found <= {positive, negative}:
+                return np.where(cells == "", np.nan, cells == positive)
+        _refuse_odd(column, texts, file)
         raise CohortError(
-            f"{file}: column {column.name!r} holds {', '.join(found[:_MOST_SHOWN])}",
-            remedy=f"name the positive value: --target '{column.name} = {found[0]}'",
+            f"{file}: column {column.name!r} holds {', '.join(_usual(texts)[:_MOST_SHOWN])}",
+            remedy=_remedy(column),
         )
 
 
@@ -213,15 +230,78 @@ def _shown(column: pd.Series[Any], bad: NDArray[np.bool_]) -> str:
 
 
 def _equal(column: pd.Series[Any], value: str, file: Path) -> Floats:
+    """Cells of one value, however it is capitalised; the others are negatives."""
     texts = names_of(column)
-    holds = texts == value
+    holds = texts.str.casefold() == value.casefold()
     if not holds.any():
-        found = sorted(set(texts[texts != ""]))
         raise CohortError(
             f"{file}: no cell of column {column.name!r} is {value!r}",
-            remedy=f"choose one of its values: {', '.join(found[:_MOST_SHOWN])}",
+            remedy=f"choose one of its values: {', '.join(_usual(texts)[:_MOST_SHOWN])}",
         )
+    _refuse_odd(column, texts, file)
     return np.where(texts == "", np.nan, holds)
+
+
+def _odd(texts: pd.Series[str]) -> pd.Series[bool]:
+    """Cells that are no value of their column, such as `n/a?` among yes and no.
+
+    They name no value; or all but a few cells are one of two values, and they are neither.
+    """
+    cells = texts.str.casefold()
+    counts = cells[cells != ""].value_counts()
+    bare = counts.index.str.replace(r"[\W_]+", "", regex=True)
+    is_sign = counts.index.isin(("+", "-")) & ("+" in counts)
+    counts = counts[~bare.isin(_UNKNOWN) | is_sign]
+    pair = next((words for words in _WORDS if words <= set(counts.index)), None)
+    if pair is None and len(counts) > 2 and counts.iloc[1] >= _FREQUENT > counts.iloc[2]:
+        are_slips = counts.iloc[2:].max() == 1 or set(counts.index[:2]) == {"0", "1"}
+        if are_slips and counts.iloc[2:].sum() <= _ODD_SHARE * counts.sum():
+            pair = set(counts.index[:2])
+    return (cells != "") & ~cells.isin(pair or set(counts.index))
+
+
+def _refuse_odd(column: pd.Series[Any], texts: pd.Series[str], file: Path) -> None:
+    odd = _odd(texts).to_numpy()
+    if odd.any():
+        usual = _usual(texts)
+        raise CohortError(
+            f"{file}: column {column.name!r} holds {_shown(column, odd)}",
+            remedy=f"write {' or '.join(usual)}, or leave the cell empty if it is not known"
+            if len(usual) == 2
+            else "leave the cell empty if it is not known",
+        )
+
+
+def _usual(texts: pd.Series[str]) -> list[str]:
+    """Values of a column, the most frequent first, without the odd ones."""
+    values = texts[(texts != "") & ~_odd(texts)].value_counts()
+    return list(dict(zip(values.index.str.casefold(), values.index, strict=True)).values())
+
+
+def _remedy(column: pd.Series[Any], *, is_slip: bool = False) -> str:
+    """How a column that holds other values than 0 and 1 can be predicted.
+
+    `is_slip` says that most of its cells are 0 or 1.
+    """
+    name, usual = column.name, _usual(names_of(column))
+    if is_slip:
+        return "write 0 or 1, or leave the cell empty if it is not known"
+    others = "or name other columns: --target COLUMN"
+    if {value.casefold() for value in usual} in [{*pair} for pair in _PAIRS.items()]:
+        return f"predict it with --kind binary --target {name!r}, {others}"
+    if not pd.to_numeric(pd.Series(usual), errors="coerce").isna().any():
+        return (
+            f"predict it with --kind regression --target {name!r}, or a limit such as --target "
+            f"'{name} <= 40'; {others}"
+        )
+    if len(usual) == 2:  # the rarer one
+        return f"name the positive value, --target '{name} = {usual[1]}', {others}"
+    if len(usual) > 2 and len(column) > _FREQUENT * len(usual):
+        return (
+            f"predict it with --kind multiclass --target {name!r}, or one value against the "
+            f"others, such as --target '{name} = {usual[1]}'; {others}"
+        )
+    return "name the columns that are predicted: --target COLUMN"
 
 
 def refuse_several(task: Task) -> None:
