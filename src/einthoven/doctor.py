@@ -151,6 +151,8 @@ def _targets(cohort: Cohort, label: str) -> str:
         unit = cohort.target.units(len(cohort.labels))[cohort.labels.index(label)]
         limits = f"{np.nanmin(values):g} to {np.nanmax(values):g} {unit}".rstrip()
         return f"{limits} in {counted(int(held.sum()), 'record')} of {carriers}{more}"
+    if cohort.target.behaviour.form == "classes":
+        return f"{counted(int(held.sum()), 'record')} of {carriers}"
     negatives = f", {int((values == 0).sum()):,} negative"
     return f"{counted(int(held.sum()), 'positive record')} of {carriers}{negatives}{more}"
 

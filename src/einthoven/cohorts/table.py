@@ -221,7 +221,7 @@ def _warn_of_similar_patients(table: pd.DataFrame, file: Path) -> None:
     first = (crossing or groups)[0]
     several = len(groups) > 1
     warnings.warn(
-        f"{file}: {' and '.join(map(repr, first.index[:_SHOWN]))} differ only in case, blanks or "
+        f"{file}: patients {', '.join(map(repr, first.index[:_SHOWN]))} differ only in case, blanks or "
         f"punctuation, and count as different patients; "
         f"{len(groups)} such group{'s' * several}, {len(crossing)} of them in different splits. "
         "Write a patient in one way, or the model is tested on patients that it has seen",
