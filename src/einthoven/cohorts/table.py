@@ -218,12 +218,11 @@ def _warn_of_similar_patients(table: pd.DataFrame, file: Path) -> None:
     if not groups:
         return
     crossing = [names for names in groups if len(set.union(*names)) > 1]
-    first = (crossing or groups)[0]
-    several = len(groups) > 1
+    first = ", ".join(map(repr, (crossing or groups)[0].index[:_SHOWN]))
     warnings.warn(
-        f"{file}: patients {', '.join(map(repr, first.index[:_SHOWN]))} differ only in case, blanks or "
-        f"punctuation, and count as different patients; "
-        f"{len(groups)} such group{'s' * several}, {len(crossing)} of them in different splits. "
+        f"{file}: patients {first} differ only in case, blanks or punctuation, and count as "
+        f"different ones; {len(groups)} such group{'s' * (len(groups) > 1)}, {len(crossing)} in "
+        "different splits. "
         "Write a patient in one way, or the model is tested on patients that it has seen",
         CohortWarning,
         stacklevel=3,
