@@ -259,6 +259,22 @@ def test_nothing_identifies(to: str, cli: Cli, export: Path, tmp_path: Path) -> 
         assert after.metadata["sex"] == before.metadata["sex"]
 
 
+def test_numbers_have_no_gaps_and_files_of_many_records_are_converted(
+    cli: Cli, export: Path, tmp_path: Path
+) -> None:
+    record = read_record(export / "other.dcm")
+    stated = {"rate": record.rate, "unit": "mV", "leads": np.array(record.leads)}
+    np.savez(tmp_path / "two.npz", ecgs=np.stack([record.signal] * 2), **stated)
+    bad = [tmp_path / f"{place}.scp" for place in range(7)]
+    for path in bad:
+        path.write_bytes(b"x" * 300)
+    sources = [export / "other.dcm", tmp_path / "two.npz", *bad]
+    cli("convert-ecg", *sources, tmp_path / "o", "--anonymise", status=1)
+    table = pd.read_csv(tmp_path / "o" / "ecgs.csv", dtype=str)
+    assert [Path(path).stem for path in table["path"]] == ["01", "02", "03"]
+    assert sorted(table["patient"].str.removeprefix("P")) == ["01", "02", "03"]
+
+
 @pytest.mark.parametrize("arguments", [["--anonymise"], []])
 def test_dicom_states_that_identities_were_removed(
     arguments: list[str], cli: Cli, export: Path, tmp_path: Path

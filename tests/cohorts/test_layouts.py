@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from einthoven import cohorts
-from einthoven.cohorts import Cohort, Layout, layout_of, open_cohort, register_layout
+from einthoven.cohorts import (
+    Cohort,
+    Layout,
+    layout_of,
+    open_cohort,
+    register_layout,
+    without_labels,
+)
 from einthoven.cohorts.table import open_table
 from einthoven.errors import CohortError
 from einthoven.records.wfdb import write_wfdb
@@ -71,3 +79,22 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 def test_codes_are_those_of_a_task() -> None:
     assert all(layout.codes in ("", *layout.tasks) for layout in cohorts.LAYOUTS)
     assert len({layout.name for layout in cohorts.LAYOUTS}) == len(cohorts.LAYOUTS)
+
+
+@pytest.mark.parametrize(
+    ("file", "missing"),
+    [
+        ("A00001.h5", "metadata.csv"),
+        ("exams_part3.hdf5", "exams.csv"),
+        ("ecg_tracings.hdf5", "attributes.csv"),
+        ("records100/00000/00001_lr.hea", "ptbxl_database.csv"),
+        ("other.hea", "--target"),
+    ],
+)
+def test_signals_without_the_tables_of_their_layout(
+    tmp_path: Path, synthetic: Cohort, file: str, missing: str
+) -> None:
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).touch()
+    error = without_labels(replace(synthetic, root=tmp_path), tmp_path)
+    assert missing in error.remedy

@@ -79,11 +79,9 @@ def labelled_cohort(path: Path, task: Task | str | None = None, *, min_records: 
     """
     cohort = _open(path, task=task, min_records=min_records)
     if not cohort.labels:
-        raise CohortError(
-            f"{path} has no labels",
-            remedy="name a table with a column of 0 and 1 for each label, or what is predicted: "
-            "--kind and --target",
-        )
+        from einthoven.cohorts import without_labels
+
+        raise without_labels(cohort, path)
     return cohort
 
 

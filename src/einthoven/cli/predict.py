@@ -200,18 +200,20 @@ def _as_json(file: Path, prediction: RecordPrediction) -> dict[str, Any]:
 def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, top: int) -> None:
     record, has_thresholds = prediction.record, prediction.thresholds is not None
     form = model.task.behaviour.form
+    has_meanings, has_units = any(model.descriptions.values()), any(prediction.units.values())
     columns: list[Column | str] = [
         Column("probability", justify="right"),
         *([Column("threshold", justify="right")] if has_thresholds else []),
         "",
-        Column("meaning", overflow="fold"),
+        *([Column("meaning", overflow="fold")] if has_meanings else []),
     ]
     if form == "values":
-        columns = [Column("value", justify="right"), "unit"]
+        columns = [Column("value", justify="right"), *(["unit"] if has_units else [])]
     table = Table(
         Column({"labels": "label", "classes": "class"}.get(form, "number"), overflow="fold"),
         *columns,
-        title=f"{file}: {len(record.leads)} leads, {record.duration:.1f} s at {record.rate:g} Hz",
+        title=f"{file}: {counted(len(record.leads), 'lead')}, {record.duration:.1f} s at "
+        f"{record.rate:g} Hz",
         title_justify="left",
         caption="; ".join(_remarks(prediction, model)) or None,
         caption_justify="left",
@@ -220,7 +222,8 @@ def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, to
     limits |= dict.fromkeys(prediction.without_call if limits else (), "no call")
     above = prediction.above_threshold or ()
     for name, value in prediction.values.items():
-        table.add_row(name, f"{value:.4g}", prediction.units.get(name, ""))
+        unit = [prediction.units.get(name, "")] if has_units else []
+        table.add_row(name, f"{value:.4g}", *unit)
     answered = {x: value for x, value in prediction.probabilities.items() if not math.isnan(value)}
     for place, (label, value) in enumerate(sorted(answered.items(), key=lambda item: -item[1])):
         is_above = label in above
@@ -228,9 +231,9 @@ def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, to
             limit = [limits[label]] if label in limits else []
             is_predicted = label == prediction.predicted_class
             bar = "█" * round(10 * value) + " above" * is_above + " predicted" * is_predicted
-            meaning = model.descriptions.get(label, "")
+            meaning = [model.descriptions.get(label, "")] if has_meanings else []
             style = "bold" if is_above or is_predicted else None
-            table.add_row(label, f"{value:.3f}", *limit, bar, meaning, style=style)
+            table.add_row(label, f"{value:.3f}", *limit, bar, *meaning, style=style)
     for warning in prediction.warnings:  # before the answer, which may rest on an artefact
         output.print(f"Warning: {warning}", style="yellow", soft_wrap=True)
     output.print(table)

@@ -32,6 +32,7 @@ __all__ = [
     "layout_of",
     "open_cohort",
     "register_layout",
+    "without_labels",
 ]
 
 
@@ -151,6 +152,21 @@ def open_cohort(
             remedy=f"the options are {', '.join(names)}" if names else "remove it",
         )
     return layout.open(source, **options)
+
+
+def without_labels(cohort: Cohort, source: object) -> CohortError:
+    """CohortError for a cohort without labels; it names the tables that a data set lacks."""
+    for layout in reversed(LAYOUTS):
+        if any(next(cohort.root.glob(pattern), None) for pattern in layout.signals):
+            return CohortError(
+                f"{source} has signals of {layout.name}, but no labels",
+                remedy=f"add the published tables: {layout.holds}",
+            )
+    return CohortError(
+        f"{source} has no labels",
+        remedy="name a table with a column of 0 and 1 for each label, or what is predicted: "
+        "--kind and --target",
+    )
 
 
 def is_cohort(path: Path) -> bool:

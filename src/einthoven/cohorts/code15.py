@@ -197,6 +197,7 @@ LAYOUT = Layout(
     open_code15,
     tuple(TASKS),
     "all-7",
+    ("exams_part*.hdf5", "*/exams_part*.hdf5"),
 )
 TEST_LAYOUT = Layout(
     "CODE-test",
@@ -204,4 +205,5 @@ TEST_LAYOUT = Layout(
     _is_test,
     open_code15,
     tuple(TASKS)[:1],
+    signals=(TRACINGS,),
 )

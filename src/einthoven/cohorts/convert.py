@@ -22,7 +22,7 @@ from einthoven.records.anonymise import OLDEST, anonymised
 from einthoven.records.csv_write import csv_content
 from einthoven.records.digital import Step, check_written, step_of
 from einthoven.records.file import SEPARATOR, EcgFile
-from einthoven.records.formats import files_of
+from einthoven.records.formats import files_of, records_of
 from einthoven.records.metadata import sex_of
 from einthoven.records.record import canonical_patient
 from einthoven.records.wfdb_write import wfdb_content
@@ -115,12 +115,9 @@ def convert(
     folder = Path(os.path.abspath(out))
     _check(sources, folder, to, anonymise, mapping)
     items = _items([Path(source) for source in sources])
-    names: Iterator[str]
     if anonymise:
         secrets.SystemRandom().shuffle(items)
-        names = (f"{number:0{len(str(len(items)))}}" for number in range(1, len(items) + 1))
-    else:
-        names = _names(items)
+    names = None if anonymise else _names(items)
     staging = _staging(folder)
     shutil.rmtree(staging, ignore_errors=True)  # of a conversion that was killed
     staging.mkdir(parents=True)
@@ -204,11 +201,15 @@ def _items(sources: list[Path]) -> list[_Item]:
         items = [
             item
             for source in sources
-            for item in (_folder(source) if is_cohort(source) else [_Item(source)])
+            for item in (_folder(source) if is_cohort(source) else _file(source))
         ]
     if not items:
         raise CohortError("there is no ECG file to convert", remedy="name ECG files or folders")
     return items
+
+
+def _file(path: Path) -> list[_Item]:
+    return [_Item(record) for record in records_of(path)]
 
 
 def _rows(file: Path) -> list[_Item]:
@@ -262,27 +263,32 @@ def _names(items: list[_Item]) -> Iterator[str]:
 
 def _converted(
     items: list[_Item],
-    names: Iterator[str],
+    names: Iterator[str] | None,
     folder: Path,
     to: str,
     anonymise: bool,
     progress: Progress | None,
 ) -> tuple[Conversion, dict[str, pd.DataFrame]]:
-    """Write a file for each record; tables of the converted, of the refused, and of numbers."""
+    """Write a file for each record; tables of the converted, of the refused, and of numbers.
+
+    Without names, the records that are written are numbered.
+    """
     ecgs: list[dict[str, Any]] = []
     refused: list[dict[str, str]] = []
     mapping: list[dict[str, str]] = []
     numbers: dict[str, str] = {}
     steps: list[float] = []
     width = len(str(len(items)))
-    for done, (item, name) in enumerate(zip(items, names, strict=True), 1):
+    for done, item in enumerate(items, 1):
+        name = next(names) if names is not None else f"{len(ecgs) + 1:0{width}}"
+        key = ""
         try:
             record = read_record(item.path, root=item.root)
             patient = canonical_patient(item.patient or record.patient or "")
             original = patient
             if anonymise:
-                new = f"P{len(numbers) + 1:0{width}}"
-                patient = numbers.setdefault(patient or f"{SEPARATOR}{name}", new)
+                key = patient or f"{SEPARATOR}{name}"
+                patient = numbers.get(key, f"P{len(numbers) + 1:0{width}}")
                 record = anonymised(record)
             record = replace(record, name=Path(name).name, patient=patient or None)
             path, step = _write(record, folder / name, to, anonymise)
@@ -290,6 +296,7 @@ def _converted(
             problem = error.problem.replace(str(folder / name), str(item.path))
             refused.append({"record": str(item.path), "refused": problem, "remedy": error.remedy})
         else:
+            numbers[key] = patient
             if step is not None and not step.is_exact:
                 steps.append(step.microvolts)
             statements = {key: record.metadata.get(key, "") for key in ("age", "sex")}

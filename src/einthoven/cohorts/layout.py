@@ -30,6 +30,8 @@ class Layout:
     codes : str
         Task whose labels are codes of the statement map (`einthoven.cohorts.statements`); empty
         for the default labels.
+    signals : tuple of str
+        Patterns of its signal files, by which a folder without its tables is known.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Layout:
     open: Callable[..., Cohort]
     tasks: tuple[str, ...] = ()
     codes: str = ""
+    signals: tuple[str, ...] = ()
 
     @property
     def options(self) -> tuple[str, ...]:

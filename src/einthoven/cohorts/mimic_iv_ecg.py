@@ -140,4 +140,5 @@ LAYOUT = Layout(
     open_mimic_iv_ecg,
     (SENTENCES,),
     SENTENCES,
+    ("files/p[0-9]*",),
 )

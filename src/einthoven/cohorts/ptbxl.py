@@ -284,4 +284,5 @@ LAYOUT = Layout(
     open_ptbxl,
     (*TASKS, *COLUMN_TASKS),
     "all-71",
+    ("records[15]00/[0-9]*/*.hea",),
 )

@@ -148,4 +148,5 @@ LAYOUT = Layout(
     open_sph,
     TASKS,
     "primary",
+    ("A[0-9][0-9][0-9][0-9][0-9].h5", "records/A[0-9][0-9][0-9][0-9][0-9].h5"),
 )

@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 from pandas import DataFrame
 
 from einthoven.backbones.registry import leads_of
-from einthoven.cohorts import Cohort, open_cohort
-from einthoven.errors import CohortError
+from einthoven.cohorts import Cohort, open_cohort, without_labels
 from einthoven.experiment.folds import run_folds
 from einthoven.experiment.run import RunResult, check_splits, run_experiment
 from einthoven.files import STORE_FILE
@@ -96,9 +95,7 @@ def posttrain(
     plan = plan_training(backbone, weights, recipe, overrides)
     labelled = cohort if isinstance(cohort, Cohort) else open_cohort(cohort)
     if not labelled.labels:
-        raise CohortError(
-            f"{labelled.name} has no labels", remedy="add a column of 0 and 1 for each label"
-        )
+        raise without_labels(labelled, labelled.name)
     if folds is None:
         check_splits(labelled)
     network = {**plan.start.options, **(options or {})}
