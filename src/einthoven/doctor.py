@@ -116,9 +116,8 @@ def _examine_cohort(path: Path, task: Task | str | None) -> Iterator[str]:
     version = f" {cohort.version}" if cohort.version else ""
     yield f"{path}: {cohort.name}{version}, {records} of {patients}"
     yield "  " + ", ".join(f"{split} {len(cohort.ids(split))}" for split in SPLITS)
-    form, number = cohort.target.behaviour.form, len(cohort.labels)
-    outputs = {"labels": counted(number, "label"), "values": counted(number, "number")}
-    yield f"  {outputs.get(form, f'{number} classes')}; every patient is in one split only"
+    form = cohort.target.behaviour.form
+    yield f"  {_outputs(form, len(cohort.labels))}; every patient is in one split only"
     for reason, count in cohort.left_out.items() if task is not None or path.is_file() else ():
         yield f"  left out: {counted(count, 'record')} {reason}"
     for label in cohort.labels if task is not None or path.is_file() else ():
@@ -130,13 +129,20 @@ def _examine_cohort(path: Path, task: Task | str | None) -> Iterator[str]:
         without = counts.index[counts[split] == 0].tolist()
         if without:
             what = "known number" if form == "values" else "positive record"
-            yield f"  warning: no {what} in {split}: {len(without)} of {number} ({listed(without)})"
+            number = _outputs(form, len(without))
+            yield f"  warning: no {what} in {split}: {number} ({listed(without)})"
     missing = [file for file in cohort.paths() if not is_record(file)]
     if missing:
         yield (
             f"  warning: {counted(len(missing), 'record')} without a file, for example {missing[0]}"
         )
     yield "  signals were not read; `einthoven pack` reads and checks each of them"
+
+
+def _outputs(form: str, number: int) -> str:
+    """`1 label`, `3 classes`."""
+    noun = {"labels": "label", "values": "number"}.get(form, "class")
+    return f"{number} classes" if noun == "class" and number != 1 else counted(number, noun)
 
 
 def _targets(cohort: Cohort, label: str) -> str:
@@ -147,6 +153,8 @@ def _targets(cohort: Cohort, label: str) -> str:
     is_number = cohort.target.behaviour.form == "values"
     held = ~np.isnan(values) if is_number else values == 1
     carriers = counted(len(np.unique(cohort.patients()[held])), "patient")
+    if is_number and not held.any():
+        return "not known of any record"
     if is_number:
         unit = cohort.target.units(len(cohort.labels))[cohort.labels.index(label)]
         limits = f"{np.nanmin(values):g} to {np.nanmax(values):g} {unit}".rstrip()

@@ -85,6 +85,18 @@ def test_labels(cli: Any, own: Path, tmp_path: Path) -> None:
     assert 0 < min(aurocs) <= max(aurocs) < 1
 
 
+def test_the_doctor_reads_the_same_targets(cli: Any, own: Path) -> None:
+    frame = pd.read_csv(own)
+    for cells in ("yes", "no"):
+        out = cli("doctor", own, "--target", f"urgent = {cells}").out
+        (line,) = [line for line in out.splitlines() if f"= {cells}:" in line]
+        assert f" {(frame['urgent'] == cells).sum()} " in line
+    out = cli("doctor", own, "--kind", "regression", "--target", "lvef", "--unit", "%").out
+    assert f"{frame['lvef'].max():g} %" in out
+    assert "--kind binary" in cli("doctor", own, "--target", "urgent", status=1).err
+    assert cli("doctor", frame["path"][0], "--kind", "binary", "--target", "x", status=1).err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -375,15 +375,16 @@ def _report(
 def _print_areas(score: Json, folds: Json | None) -> None:
     """Print AUROC and AUPRC of labels, or of classes against the others."""
     noun = "classes, each against the others" if "measures" in score else "labels"
-    labels = f"{score['defined_labels']} of {len(score['per_label'])} {noun}"
-    macro = "macro " if len(score["per_label"]) > 1 else ""
+    count, macro, labels = len(score["per_label"]), "", ""
+    if count > 1:
+        macro, labels = "macro ", f", {score['defined_labels']} of {count} {noun}"
     for name in ("AUROC", "AUPRC"):
         value, limits, reason, bias = (
             score[f"macro_{name.lower()}{part}"]
             for part in ("", "_interval", "_interval_reason", "_bias")
         )
         text = with_interval(value, limits, places=4) + (f" ({reason})" if reason else "")
-        typer.echo(f"{'Out-of-fold' if folds else 'Test'} {macro}{name} {text}, {labels}")
+        typer.echo(f"{'Out-of-fold' if folds else 'Test'} {macro}{name} {text}{labels}")
         if limits:
             typer.echo(f"  estimated bias {number(bias, signed=True, places=4)}")
         if folds:
