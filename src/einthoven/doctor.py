@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -15,12 +16,12 @@ from einthoven import __version__
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone, entry
 from einthoven.cohorts import is_cohort
-from einthoven.errors import BackboneError, EinthovenError
+from einthoven.errors import BackboneError, EinthovenError, RecordError
 from einthoven.files import STORE_FILE
 from einthoven.predictions import listed
 from einthoven.records import STANDARD_LEADS, Record, quality, read_record
 from einthoven.records.calibration import without_calibration
-from einthoven.records.formats import is_record
+from einthoven.records.formats import format_of, is_record, records_of
 from einthoven.records.limb_leads import contradiction
 from einthoven.report.format import counted
 from einthoven.signals.preparation import Preparation
@@ -43,6 +44,7 @@ PACKAGES = ("torch", "numpy", "scipy", "pandas", "wfdb", "safetensors", "acceler
 _PREFIXES = {"unusable": "warning: unusable", "doubt": "warning", "note": "note"}
 _WINDOW_SHARE = 0.01  # of a record that evaluation crops may leave out without a warning
 _EXAMPLES = 5
+_READ = 50  # records of a cohort
 
 
 def installation() -> list[str]:
@@ -70,12 +72,18 @@ def examine(
     anything but an ECG file, and EinthovenError if the path cannot be read.
     """
     is_store = (path / STORE_FILE).is_file()
-    if is_store or is_cohort(path):
+    is_many = is_store or is_cohort(path)
+    members = [] if is_many else records_of(path)
+    if is_many or len(members) > 1:
         if backbone is not None or picture is not None:
             raise BackboneError(
                 f"{path} holds many ECGs; a backbone's input can be shown for one",
-                remedy="name an ECG file, or leave --backbone and --picture out",
+                remedy=f"name one, such as {members[0]}, or leave --backbone and --picture out"
+                if members
+                else "name an ECG file, or leave --backbone and --picture out",
             )
+        if members:
+            return [f"{path}: {counted(len(members), 'record')}", *_examine_signals(members, None)]
         return list(_examine_store(path) if is_store else _examine_cohort(path, task))
     record = read_record(path)
     lines = list(_examine_record(record))
@@ -91,7 +99,8 @@ def examine(
 
 
 def _examine_record(record: Record) -> Iterator[str]:
-    yield f"{record.source}: {len(record.leads)} leads, {record.duration:g} s at {record.rate:g} Hz"
+    leads = counted(len(record.leads), "lead")
+    yield f"{record.source}: {leads}, {record.duration:g} s at {record.rate:g} Hz"
     yield f"  leads {' '.join(record.leads)}; SHA-256 {record.source_hash[:16]}..."
     missing = [lead for lead in STANDARD_LEADS if lead not in record.leads]
     if missing:
@@ -99,7 +108,7 @@ def _examine_record(record: Record) -> Iterator[str]:
     ecg = without_calibration(record)
     amplitude = quality.amplitude_of(ecg)
     if amplitude is not None:
-        yield f"  amplitude {amplitude.low:.2f} to {amplitude.high:.2f} mV"
+        yield f"  amplitude {amplitude.low:z.2f} to {amplitude.high:z.2f} mV"
     if (limb := contradiction(ecg)) is not None:
         yield f"  limb leads: up to {limb.millivolts:.3f} mV from Einthoven's law"
     for finding in quality.findings(record):
@@ -107,17 +116,22 @@ def _examine_record(record: Record) -> Iterator[str]:
 
 
 def _examine_cohort(path: Path, task: Task | str | None) -> Iterator[str]:
-    from einthoven.cohorts import SPLITS, open_cohort
+    from einthoven.cohorts import SPLITS, open_cohort, without_labels
     from einthoven.cohorts.cohort import SMALL
 
     cohort = open_cohort(path, task)
     records = counted(len(cohort), "record")
+    has_patients = bool((cohort.patients() != cohort.table["path"]).any())
     patients = counted(len(np.unique(cohort.patients())), "patient")
     version = f" {cohort.version}" if cohort.version else ""
-    yield f"{path}: {cohort.name}{version}, {records} of {patients}"
-    yield "  " + ", ".join(f"{split} {len(cohort.ids(split))}" for split in SPLITS)
+    yield f"{path}: {cohort.name}{version}, {records}" + f" of {patients}" * has_patients
+    if cohort.has_splits or cohort.labels:
+        yield "  " + ", ".join(f"{split} {len(cohort.ids(split))}" for split in SPLITS)
     form = cohort.target.behaviour.form
-    yield f"  {_outputs(form, len(cohort.labels))}; every patient is in one split only"
+    if cohort.labels:
+        yield f"  {_outputs(form, len(cohort.labels))}; every patient is in one split only"
+    else:
+        yield f"  no labels; to train a model: {without_labels(cohort, path).remedy}"
     for reason, count in cohort.left_out.items() if task is not None or path.is_file() else ():
         yield f"  left out: {counted(count, 'record')} {reason}"
     for label in cohort.labels if task is not None or path.is_file() else ():
@@ -136,7 +150,48 @@ def _examine_cohort(path: Path, task: Task | str | None) -> Iterator[str]:
         yield (
             f"  warning: {counted(len(missing), 'record')} without a file, for example {missing[0]}"
         )
-    yield "  signals were not read; `einthoven pack` reads and checks each of them"
+    missing_files = set(missing)
+    present = [file for file in cohort.paths() if file not in missing_files]
+    yield from _examine_signals(present, cohort.root)
+
+
+def _examine_signals(paths: Sequence[Path], root: Path | None) -> Iterator[str]:
+    """Formats, rates, leads, durations and findings of some records, spread over all of them."""
+    if not paths:
+        return
+    places = np.unique(np.linspace(0, len(paths) - 1, min(_READ, len(paths))).astype(int))
+    properties: dict[str, Counter[str]] = {
+        name: Counter() for name in ("format", "rate", "leads", "duration")
+    }
+    found: dict[tuple[int, str, str], list[str]] = {}
+    refused: list[str] = []
+    for path in (paths[place] for place in places):
+        try:
+            record = read_record(path, root=root)
+        except RecordError as error:
+            refused.append(f"{error.problem} ({error.remedy})")
+            continue
+        leads = " ".join(record.leads)
+        if {*record.leads} == {*STANDARD_LEADS}:
+            leads = "the standard 12"
+        values = (format_of(path).name, f"{record.rate:g} Hz", leads, f"{record.duration:.4g} s")
+        for counter, value in zip(properties.values(), values, strict=True):
+            counter[value] += 1
+        name = str(path.relative_to(root) if root and path.is_relative_to(root) else path)
+        for finding in {(x.level, x.name) for x in quality.findings(record)}:
+            found.setdefault((quality.LEVELS.index(finding[0]), *finding), []).append(name)
+    if len(places) == len(paths):
+        yield f"  signals: {counted(len(paths), 'record')} read"
+    else:
+        yield f"  signals: {len(places)} of {len(paths):,} records read; `pack` reads each of them"
+    for name, counter in properties.items():
+        common = [f"{value} ({count})" for value, count in counter.most_common()]
+        if common:
+            yield f"  {name}: {listed(common)}"
+    for (_, level, kind), names in sorted(found.items()):
+        yield f"  {_PREFIXES[level]}: {kind} in {counted(len(names), 'record')}, such as {names[0]}"
+    for reason in refused:
+        yield f"  warning: refused: {reason}"
 
 
 def _outputs(form: str, number: int) -> str:

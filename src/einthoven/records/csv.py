@@ -178,6 +178,10 @@ def _layout(text: str, sidecar: Sidecar) -> _Layout:
     width = len(layout.cells(sample))
     named = (layout.cells(line) for line in lines[: layout.header])
     names = next((cells for cells in named if len(cells) == width), [])
+    numbers = sum(not cell or _is_number(cell, marks) for cell in layout.cells(sample))
+    if header and not names and 2 * numbers < width:
+        # No samples: a table of texts, in which delimiters are quoted.
+        names = _Layout(_delimiter(lines[0], sidecar), 0, ()).cells(lines[0])
     return replace(layout, names=tuple(_BRACKETS.sub("", name) for name in names))
 
 
