@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from einthoven.errors import RecordError
+from einthoven.errors import FileError, RecordError
 from einthoven.records import read_record
 from einthoven.records.wfdb import write_wfdb
 
@@ -81,7 +81,7 @@ def test_invalid_record_names(tmp_path: Path, name: str) -> None:
 
 def test_a_folder_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(RecordError, match="file ="):
+    with pytest.raises(FileError, match="mine"):
         write_wfdb(tmp_path / "file" / "mine", signal(), rate=100, leads=["I", "II"])
 
 

@@ -68,7 +68,7 @@ def test_encoder_file_restores_its_input_scale(corrected: PretrainResult) -> Non
 def test_published_preset_uses_millivolts(
     synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
-    done = pretrained(synthetic, synthetic_store, tmp_path / "run", "published")
+    done = pretrained(synthetic, synthetic_store, tmp_path / "run", "as-published")
     backbone = load_backbone("s4", weights=done.encoder, **SHAPE)
     assert not any(isinstance(step, Scale) for step in backbone.preparation.steps)
     # A run in millivolts does not go on in another scale.

@@ -16,6 +16,7 @@ from einthoven.cohorts import Cohort
 from einthoven.errors import (
     CohortError,
     EinthovenError,
+    FileError,
     PreparationError,
     RecipeError,
     TrainingError,
@@ -304,7 +305,7 @@ def test_locked_run_folder_is_refused(
 
 
 def test_file_as_run_folder_is_refused(encoder: Path, train: Train) -> None:
-    with pytest.raises(TrainingError, match=weights_file(encoder).name):
+    with pytest.raises(FileError, match=weights_file(encoder).name):
         train(weights_file(encoder))
 
 

@@ -10,7 +10,7 @@ import torch
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.contract import SequenceBackbone
 from einthoven.backbones.registry import create_backbone
-from einthoven.objectives import create_objective
+from einthoven.objectives import create_pretraining
 from einthoven.reproduce.experiment import POST, experiment_names, load_experiment
 from einthoven.signals.prepare import resampled_length
 from einthoven.stages.data import adapt_preparation
@@ -23,6 +23,15 @@ from einthoven.training.optim import parameter_groups, scaled_lr
 PRETRAINED = {
     "demo": ("mtecg_tiny_100hz",),
     "ecg-fm": ("ecg_fm",),
+    "hubert-ecg": ("hubert_ecg_small",),
+    **{
+        f"{objective}-100hz-cpu": ("s4_small", "transformer_small", "net1d_small")
+        for objective in ("data2vec", "dinosr", "hubert", "jepa", "sinkhorn-kmeans")
+    },
+    **{
+        f"{objective}-240hz": ("s4", "transformer")
+        for objective in ("data2vec", "dinosr", "jepa", "sinkhorn-kmeans")
+    },
     "mae": ("st_mem_base", "mtecg_tiny"),
     "ptbxl-100hz-cpu": ("mtecg_tiny_100hz",),
     "release": ("st_mem_base",),
@@ -48,8 +57,9 @@ GRIDS = [
 
 def objective_of(recipe: Pretraining, backbone: str, **options: Any) -> Any:
     with torch.device("meta"):
-        network = create_backbone(backbone, init="pretraining", **options)
-        return create_objective(recipe.objective, network, **recipe.options)
+        return create_pretraining(
+            backbone, objective=recipe.objective, backbone_options=options, **recipe.options
+        )
 
 
 def without_memory(backbone: str, options: dict[str, Any] | None) -> Any:

@@ -242,8 +242,11 @@ class SequenceBackbone(Backbone):
         Tokens per second.
     token_dim : int
         Size of a token; features may be larger.
+    channels_first : bool
+        Whether `blocks` map (batch, channels, tokens) instead of (batch, tokens, channels).
     """
 
+    channels_first: ClassVar[bool] = False
     causal: bool
     token_rate: float
     token_dim: int

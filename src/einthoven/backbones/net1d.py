@@ -87,6 +87,7 @@ class Net1D(StemBackbone):
     """The convolutional encoder."""
 
     family = "net1d"
+    channels_first = True
 
     def __init__(self, config: Net1DConfig) -> None:
         super().__init__(config)

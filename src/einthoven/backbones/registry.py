@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 from einthoven.errors import BackboneError
 from einthoven.extensions import import_extensions
 from einthoven.licences import Licence
-from einthoven.signals.preparation import Preparation
 
 if TYPE_CHECKING:
     from einthoven.backbones.config import BackboneConfig
     from einthoven.backbones.contract import Backbone
+    from einthoven.signals.preparation import Preparation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -47,7 +47,7 @@ class Data2VecConfig(TeacherConfig):
     target_layers : int
         Last blocks of the teacher whose mean is predicted.
     target_part : {"block", "branch"}
-        Outputs of whole blocks, or of their residual branches, before residual and norm.
+        Outputs of whole blocks, or of their last residual branches, before residual and norm.
     head_state, head_dropout : int, float
         State size and dropout of the state-space layer that predicts.
     """

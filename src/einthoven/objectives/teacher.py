@@ -103,8 +103,8 @@ class Teacher(nn.Module):
     def layers(self, x: Tensor, count: int = 1, *, part: str = "block") -> list[Tensor]:
         """Outputs of the last blocks on signals (batch, leads, samples), the last one last.
 
-        `part` is `block`, or `branch` for the residual branch alone: what a block adds to its input
-        before the norm.
+        `part` is `block`, or `branch` for the last residual branch alone: what it adds to its
+        input, before any norm.
         """
         with recorded(self.network, count, part) as outputs:
             self.network.tokens(x)
@@ -155,18 +155,18 @@ def recorded(backbone: Any, count: int, part: str = "block") -> Iterator[list[Te
     Raises
     ------
     BackboneError
-        If it has fewer blocks, or `part` is `branch` and a block has not one residual branch.
+        If it has fewer blocks, or `part` is `branch` and a block has no residual branch.
     """
     blocks = list(backbone.blocks)[-count:]
     modules = blocks
     if part == "branch":
         branches = backbone.residual_branches()[-count:]
-        if any(len(each) != 1 for each in branches):
+        if not all(branches):
             raise BackboneError(
-                f"the blocks of {backbone.name} do not have one residual branch each",
+                f"{backbone.name} has blocks without a residual branch",
                 remedy="set target_part to block",
             )
-        modules = [each[0] for each in branches]
+        modules = [each[-1] for each in branches]
     if len(blocks) < count:
         raise BackboneError(
             f"{backbone.name} has {len(blocks)} blocks",
@@ -175,7 +175,9 @@ def recorded(backbone: Any, count: int, part: str = "block") -> Iterator[list[Te
     outputs: list[Tensor] = []
 
     def hook(module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
-        outputs.append(output - inputs[0] if part == "branch" else output)
+        output = output - inputs[0] if part == "branch" else output
+        is_channels_first = getattr(backbone, "channels_first", False)
+        outputs.append(output.transpose(1, 2) if is_channels_first else output)
 
     handles = [module.register_forward_hook(hook) for module in modules]
     try:

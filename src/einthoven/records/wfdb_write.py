@@ -52,8 +52,10 @@ def write_wfdb(
     Raises
     ------
     RecordError
-        If a value lies outside +-32,767 steps, if name, leads, comments, shape or rate cannot be
-        written to a header, or if the files cannot be written.
+        If a value lies outside +-32,767 steps, or name, leads, comments, shape or rate cannot be
+        written to a header.
+    FileError
+        If the files cannot be written.
     """
     stem = os.fspath(path)
     stem = stem[:-4] if stem.lower().endswith(".hea") else stem
