@@ -191,6 +191,18 @@ def test_predict_prints_the_most_probable_labels(
     assert [("above" in line) for line in lines] == [label in above for label in expected]
 
 
+def test_columns_without_content_are_not_printed(
+    cli: Any, made: Any, synthetic: Cohort, tmp_path: Path
+) -> None:
+    bare = shutil.copytree(made.model, tmp_path / "model")
+    file = synthetic.paths("test")[0]
+    headers = []
+    for descriptions in ({}, dict.fromkeys(load_model(bare).labels, "x")):
+        update_config(bare, descriptions=descriptions)
+        headers.append("meaning" in cli("predict", "--model", bare, file).out)
+    assert headers == [False, True]
+
+
 def test_embed_a_cohort(
     cli: Any, made: Any, synthetic: Cohort, synthetic_path: Path, synthetic_store: Store,
     tmp_path: Path,

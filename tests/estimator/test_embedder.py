@@ -22,7 +22,6 @@ from einthoven.errors import (
     EstimatorError,
     ModelError,
     PreparationError,
-    RecordError,
 )
 from einthoven.models import Model, save_model
 from einthoven.records import Record, read_record
@@ -62,8 +61,8 @@ def test_bytes_of_a_file_are_a_record(arrays: Any, tmp_path: Path) -> None:
     embed = EcgEmbedder(**arrays.given).fit(arrays.x)
     found = embed.transform([content, tmp_path / "one.npz"])
     assert np.allclose(found, embed.transform(arrays.x[[1, 1]]), atol=1e-5)
-    with pytest.raises(RecordError):
-        embed.transform([io.BytesIO(content)])
+    with pytest.raises(EstimatorError, match=r"\b1\b"):
+        embed.transform([content, io.BytesIO(content)])
     with pytest.raises(EstimatorError):
         embed.transform(content)
 

@@ -187,6 +187,7 @@ def test_as_many_samples_as_leads(tmp_path: Path) -> None:
         ("attributes.csv", "age,sex\n34,M\n"),
         ("gold.csv", "1dAVb,RBBB,LBBB,SB,AF,ST\n0,0,0,0,0,1\n"),
         ("mixed.csv", "path,I,II\na.hea,0,1\n"),
+        ("quoted.csv", 'path,licence,note\na.dcm,"MIT (a, b)","1, 2"\n'),
     ],
 )
 def test_tables_among_ecg_files_are_no_records(tmp_path: Path, name: str, text: str) -> None:

@@ -45,6 +45,9 @@ def doctor(
 ) -> None:
     """Examine an installation, an ECG file, a cohort or a store, and list problems.
 
+    Of a folder, a table or a file of many records, up to 50 records are read, spread over all:
+    formats, rates, leads, durations, findings, and files that are refused.
+
     The targets of a cohort are those of `posttrain`: --task, or --kind and --target.
 
     With --backbone or --picture, the ECG is drawn lead by lead as recorded and as that backbone

@@ -25,7 +25,7 @@ from sklearn.utils.validation import validate_data
 from einthoven.backbones.inference import device_of
 from einthoven.backbones.leads import canonical_leads
 from einthoven.cohorts.cohort import patient_order, stratified_places
-from einthoven.errors import EinthovenError, EstimatorError, StoreError
+from einthoven.errors import EinthovenError, EstimatorError, RecordError, StoreError
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.file import is_file_like
 from einthoven.records.limb_leads import repair_leads
@@ -117,8 +117,14 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
     def _record(self, value: Any, place: int) -> Record:
         if isinstance(value, Record):
             return repair_leads(value)
-        if is_file_like(value):
+        if isinstance(value, str | os.PathLike):
             return repair_leads(read_record(value))
+        if is_file_like(value):
+            try:
+                return repair_leads(read_record(value))
+            except RecordError as error:  # it names no file
+                problem = f"record {place} of X: {error.problem}"
+                raise EstimatorError(problem, remedy=error.remedy) from error
         self._check_layout()
         signal = np.asarray(value, dtype=np.float32)
         return Record.create(signal, self.rate, leads=self.leads, name=f"record {place} of X")

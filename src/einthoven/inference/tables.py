@@ -329,8 +329,11 @@ def _frame(
 
 def _refuse_none(refused: pd.DataFrame, count: int) -> None:
     if len(refused) == count:
+        first = refused[REFUSED].iloc[0]
         raise EvaluationError(
-            f"none of {count} records can be predicted; the first: {refused[REFUSED].iloc[0]}",
+            first
+            if count == 1
+            else f"none of {count} records can be predicted; the first: {first}",
             remedy=refused[REMEDY].iloc[0],
         )
 
