@@ -14,7 +14,7 @@ import pytest
 
 import einthoven
 from einthoven.cohorts import Cohort
-from einthoven.errors import BackboneError, EvaluationError, RecordError
+from einthoven.errors import EvaluationError, RecordError
 from einthoven.inference import predict_record, tables, write_predictions
 from einthoven.models import Model
 from einthoven.predictions import Predictions
@@ -95,8 +95,9 @@ def test_a_label_that_is_not_answered_has_neither_probability_nor_call(
     for kind in ("probability:", "call:"):
         assert [x for x in model.labels if pd.notna(row[kind + x])] == answered
     assert "V2, V3, V4, V6" in row["quality"]
-    with pytest.raises(BackboneError, match="V1"):
-        einthoven.predict([record], model, lead_subset=["I"])
+    chosen = einthoven.predict([record], model, lead_subset=["I"])
+    assert chosen.filter(like="probability:").notna().all(axis=None)
+    assert chosen.filter(like="call:").isna().all(axis=None)
 
 
 def test_a_refused_record_keeps_its_row(model: Model, synthetic: Cohort) -> None:
@@ -106,7 +107,7 @@ def test_a_refused_record_keeps_its_row(model: Model, synthetic: Cohort) -> None
     assert np.isnan(probabilities(frame)).all(axis=1).tolist() == [False, True, True]
     assert "uV" in frame["refused"].iloc[1]
     assert frame.filter(like="call:").iloc[1].isna().all()
-    with pytest.raises(EvaluationError, match=r"1 records.*uV"):
+    with pytest.raises(EvaluationError, match="uV"):
         einthoven.predict(arrays[1:2], model, rate=record.rate, leads=record.leads)
     with pytest.raises(EvaluationError, match="rate"):
         einthoven.predict(arrays, model)
@@ -193,7 +194,7 @@ def test_another_request_does_not_resume(
 
 
 def test_all_refused(model: Model, tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match=r"1 records.*absent\.hea"):
+    with pytest.raises(EvaluationError, match=r"absent\.hea"):
         write_predictions(["absent.hea"], tmp_path / "p.csv", model)
     assert [path.name for path in tmp_path.iterdir()] == ["p.refused.csv"]
     with pytest.raises(RecordError):
