@@ -208,13 +208,15 @@ def _warn(column: pd.Series[Any], bad: pd.Series[bool], expected: str, file: Pat
 
 def _warn_of_similar_patients(table: pd.DataFrame, file: Path) -> None:
     """Name patients, such as `ABC-1` and `abc 1`, that may be one."""
-    splits = table.groupby("patient")["split"].agg(set)
-    strict = splits.index.map(_letters_and_digits)
+    patients = pd.Index(table["patient"].unique())
+    strict = patients.map(_letters_and_digits)
     loose = strict.str.replace("-", "")
     # `1-11` and `11-1` are two patients, of which `111` may be either.
     spellings = pd.Series(strict).where(strict.str.contains("-")).groupby(loose).nunique()
-    keys = np.where(loose.map(spellings.to_dict()) > 1, strict, loose)
-    groups = [names for _, names in splits.groupby(keys) if len(names) > 1]
+    keys = pd.Series(np.where(loose.map(spellings.to_dict()) > 1, strict, loose), index=patients)
+    keys = keys[keys.duplicated(keep=False)]
+    splits = table[table["patient"].isin(keys.index)].groupby("patient")["split"].agg(set)
+    groups = [names for _, names in splits.groupby(splits.index.map(keys.to_dict()))]
     if not groups:
         return
     crossing = [names for names in groups if len(set.union(*names)) > 1]
