@@ -311,9 +311,8 @@ def _report_targets(cohort: Cohort) -> None:
     unknown = np.isnan(targets).sum(axis=0)
     if form != "classes" and unknown.any():
         cells = [f"{x} {n:,}" for x, n in zip(cohort.labels, unknown, strict=True) if n]
-        parts.append(
-            f"{counted(int(unknown.sum()), 'empty cell')} of the others not known: {listed(cells)}"
-        )
+        others = " of the others" * bool(parts)
+        parts.append(f"{counted(int(unknown.sum()), 'target')}{others} not known: {listed(cells)}")
     if parts:
         note("; ".join(parts))
 
