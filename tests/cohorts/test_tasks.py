@@ -68,6 +68,14 @@ def test_classes_are_one_hot_in_the_order_of_their_names() -> None:
     assert (chosen.labels, len(chosen)) == (("SR", "AF"), 5)
 
 
+def test_a_cell_that_names_no_class_is_refused() -> None:
+    frame = people(rhythm=["AF", "SR", "n/a?", "SR"] * 9)
+    with pytest.raises(CohortError, match=r"'n/a\?' in 9 .* 3 "):
+        open_cohort(frame, task=Task(kind="multiclass", target="rhythm"))
+    stated = Task(kind="multiclass", target="rhythm", classes=("AF", "SR"))
+    assert open_cohort(frame, task=stated).left_out
+
+
 def test_numbers_keep_their_unit() -> None:
     cohort = open_cohort(FRAME, task=Task(kind="regression", target="lvef", unit="%"))
     assert cohort.matrix[:, 0].tolist() == [60, 35, 40, 41, 55, 20, 30]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from einthoven.errors import CohortError
 from einthoven.tasks.kind import Column, Criterion, Floats, Form, Kind
-from einthoven.tasks.labels import column_of, names_of, refuse_several
+from einthoven.tasks.labels import column_of, names_of, refuse_nameless, refuse_several
 from einthoven.tasks.task import Matrix, Task, compact, positives
 
 if TYPE_CHECKING:
@@ -52,7 +52,10 @@ class Multiclass(Kind):
         """One column of names."""
         if not task.targets:
             raise CohortError("task: multiclass without a target", remedy="name its column")
-        texts = names_of(column_of(task.targets[0], frame, file))
+        column = column_of(task.targets[0], frame, file)
+        texts = names_of(column)
+        if not task.classes:
+            refuse_nameless(column, texts, file)
         names = task.classes or tuple(sorted(set(texts[texts != ""])))
         if not 2 <= len(names) <= MOST_CLASSES:
             raise CohortError(

@@ -37,7 +37,7 @@ _PAIRS = {
 """Positive and negative values of a binary column, in lower case."""
 _WORDS = [*({*pair} for pair in _PAIRS.items() if "1" not in pair), {"female", "male"}, {"f", "m"}]
 """Pairs of values that leave no room for a third one."""
-_UNKNOWN = ("", "na", "nan", "nd", "nk", "unk", "unknown", "missing", "notknown", "notavailable")
+_UNKNOWN = ("", "na", "nan", "unk", "unknown", "missing", "notknown", "notavailable")
 """Letters and digits of cells that name no value, such as `n/a?`."""
 _FREQUENT = 5  # cells of a value that is no slip of the pen
 _ODD_SHARE = 0.05  # of a column of two values, for the others to be slips
@@ -242,22 +242,37 @@ def _equal(column: pd.Series[Any], value: str, file: Path) -> Floats:
     return np.where(texts == "", np.nan, holds)
 
 
+def _nameless(texts: pd.Series[str]) -> pd.Series[bool]:
+    """Cells that name no value, such as `n/a?` or `unknown`."""
+    cells = texts.str.casefold()
+    bare = cells.str.replace(r"[\W_]+", "", regex=True)
+    is_sign = cells.isin(("+", "-")) & (cells == "+").any()
+    return (cells != "") & bare.isin(_UNKNOWN) & ~is_sign
+
+
 def _odd(texts: pd.Series[str]) -> pd.Series[bool]:
     """Cells that are no value of their column, such as `n/a?` among yes and no.
 
     They name no value; or all but a few cells are one of two values, and they are neither.
     """
-    cells = texts.str.casefold()
+    cells = texts.str.casefold().mask(_nameless(texts), "")
     counts = cells[cells != ""].value_counts()
-    bare = counts.index.str.replace(r"[\W_]+", "", regex=True)
-    is_sign = counts.index.isin(("+", "-")) & ("+" in counts)
-    counts = counts[~bare.isin(_UNKNOWN) | is_sign]
     pair = next((words for words in _WORDS if words <= set(counts.index)), None)
     if pair is None and len(counts) > 2 and counts.iloc[1] >= _FREQUENT > counts.iloc[2]:
         are_slips = counts.iloc[2:].max() == 1 or set(counts.index[:2]) == {"0", "1"}
         if are_slips and counts.iloc[2:].sum() <= _ODD_SHARE * counts.sum():
             pair = set(counts.index[:2])
-    return (cells != "") & ~cells.isin(pair or set(counts.index))
+    return (texts != "") & ~cells.isin(pair or set(counts.index))
+
+
+def refuse_nameless(column: pd.Series[Any], texts: pd.Series[str], file: Path) -> None:
+    """Refuse cells that name no class."""
+    if (nameless := _nameless(texts).to_numpy()).any():
+        raise CohortError(
+            f"{file}: column {column.name!r} holds {_shown(column, nameless)}",
+            remedy="leave the cell empty if it is not known, or name all classes: classes in a "
+            "task.toml",
+        )
 
 
 def _refuse_odd(column: pd.Series[Any], texts: pd.Series[str], file: Path) -> None:
