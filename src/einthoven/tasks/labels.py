@@ -246,7 +246,7 @@ def _nameless(texts: pd.Series[str]) -> pd.Series[bool]:
     """Cells that name no value, such as `n/a?` or `unknown`."""
     cells = texts.str.casefold()
     bare = cells.str.replace(r"[\W_]+", "", regex=True)
-    is_sign = cells.isin(("+", "-")) & (cells == "+").any()
+    is_sign = cells.isin(("+", "-")) & bool((cells == "+").any())
     return (cells != "") & bare.isin(_UNKNOWN) & ~is_sign
 
 
