@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from einthoven.cli.paths import refuse_inside, store_of
-from einthoven.cohorts import Cohort
+from einthoven.cohorts import Cohort, is_cohort
 from einthoven.errors import CohortError, StoreError
 from einthoven.models import load_model
 from einthoven.records import STANDARD_LEADS, read_record
@@ -38,6 +38,18 @@ def test_each_folder_has_a_store_of_its_own(hospitals: tuple[Path, Path]) -> Non
     assert one.root != other.root
     assert not np.array_equal(one.record("00000").signal, other.record("00000").signal)
     assert store_of(hospitals[0], None).root == one.root
+
+
+@pytest.mark.parametrize("folder", [".", "./", "..", "../ecgs"])
+def test_the_current_folder_is_a_folder(
+    folder: str, hospitals: tuple[Path, Path], cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(hospitals[0])
+    cli("doctor", folder)
+    cli("pack", folder, hospitals[1] / "store")
+    cli("convert-ecg", folder, hospitals[1] / "converted")
+    assert len(pd.read_csv(hospitals[1] / "converted" / "ecgs.csv")) == 3
+    assert is_cohort(Path("/"))
 
 
 def test_another_folder_s_store_is_refused(hospitals: tuple[Path, Path], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ point (`einthoven.extensions`).
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -175,7 +176,7 @@ def is_cohort(path: Path) -> bool:
     A record's name without suffix is none, nor is a text file with the samples of an ECG.
     """
     if path.is_dir():
-        return not path.with_name(f"{path.name}.hea").is_file()
+        return not os.path.isfile(f"{os.path.abspath(path)}.hea")  # `.` and `/` have no name
     is_table = path.suffix in TABLE_SUFFIXES and not is_table_of_samples(path)
     return is_table or several.recognises(path)
 
