@@ -89,6 +89,16 @@ def test_wfdb_records_without_codes_are_a_folder(tmp_path: Path) -> None:
     assert layout_of(tmp_path) is not LAYOUT
 
 
+def test_a_folder_with_other_ecg_files_is_a_plain_one(folder: Path) -> None:
+    (folder / "labels.csv").write_text("path,AF\na,1\n")
+    assert layout_of(folder) is LAYOUT
+    (folder / "Dx.hea").write_text("Dx 1 500 5000\nDx.dat 16 1000/mV 16 0 0 0 0 I\n#Age: 5\n")
+    assert layout_of(folder) is not LAYOUT
+    (folder / "Dx.hea").unlink()
+    (folder / "ecg.dcm").write_bytes(b"\0" * 128 + b"DICM")
+    assert open_cohort(folder).ids().tolist() == sorted([*HEADERS, "ecg.dcm"])
+
+
 def test_patients_are_unknown(folder: Path) -> None:
     (folder / "training" / "g1" / "E00001.hea").rename(folder / "HR00001.hea")
     with pytest.warns(CohortWarning, match="1 records"):

@@ -25,6 +25,7 @@ from einthoven.cohorts.layout import Layout
 from einthoven.cohorts.ptbxl import TABLES
 from einthoven.errors import CohortError
 from einthoven.licences import Licence
+from einthoven.records.formats import find_records
 
 ALL_CODES = "all"
 TASKS = ("cinc-2021", "cinc-2020", ALL_CODES)
@@ -167,16 +168,24 @@ def _recognises(path: Path) -> bool:
         return False
     first = islice(path.rglob("*"), _FIRST)  # a large folder of other files takes no longer
     headers = islice((file for file in first if _is_header(file)), _SAMPLE)
+    if not any(map(_has_codes, headers)):
+        return False
+    # With any other ECG file, the folder is a plain one: this layout would leave the file out.
+    return all(_has_codes(Path(f"{record}.hea")) for record in find_records(path))
+
+
+def _has_codes(header: Path) -> bool:
+    """Whether a header exists and has a line for codes, perhaps an empty one."""
     try:
-        texts = [file.read_text(encoding="latin-1") for file in headers]
+        text = header.read_text(encoding="latin-1")
     except OSError:
         return False
-    return any(name.lower() == "dx" for text in texts for name, _ in _LINE.findall(text))
+    return any(name.lower() == "dx" for name, _ in _LINE.findall(text))
 
 
 LAYOUT = Layout(
     "PhysioNet/CinC Challenge",
-    "a folder of WFDB records with #Dx in their headers",
+    "a folder of WFDB records only, all with #Dx in their headers",
     _recognises,
     open_cinc,
     TASKS,
