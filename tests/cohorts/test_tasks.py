@@ -76,6 +76,18 @@ def test_a_cell_that_names_no_class_is_refused() -> None:
     assert open_cohort(frame, task=stated).left_out
 
 
+@pytest.mark.parametrize("gap", [[], [None]])
+def test_codes_of_classes_keep_their_digits(gap: list[None]) -> None:
+    codes = [164889003, 164889004, 1200002, 1200001]
+    frame = people(code=[*codes, *gap] * 9)
+    cohort = open_cohort(frame, task=Task(kind="multiclass", target="code"))
+    assert cohort.labels == tuple(sorted(map(str, codes)))
+    label = open_cohort(frame, task=Task(kind="binary", target="code = 164889003"))
+    assert (label.matrix == 1).sum() == 9
+    halves = open_cohort(people(x=[0.5, 1.0, 2.5] * 9), task=Task(kind="multiclass", target="x"))
+    assert halves.labels == ("0.5", "1", "2.5")
+
+
 def test_numbers_keep_their_unit() -> None:
     cohort = open_cohort(FRAME, task=Task(kind="regression", target="lvef", unit="%"))
     assert cohort.matrix[:, 0].tolist() == [60, 35, 40, 41, 55, 20, 30]

@@ -214,10 +214,15 @@ def numbers(column: pd.Series[Any], file: Path) -> Floats:
 
 
 def names_of(column: pd.Series[Any]) -> pd.Series[str]:
-    """Names in a column, the empty string where the cell is empty; 1.0 is called 1."""
-    if pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column):
-        return column.map(lambda value: "" if pd.isna(value) else f"{value:g}").astype(str)
-    return column.astype(str).str.strip().where(column.notna(), "")
+    """Names in a column, the empty string where the cell is empty; 1.0 is called 1.
+
+    Numbers keep all their digits: classes may be codes, such as 164889003 of SNOMED CT.
+    """
+    texts = column.astype(str).str.strip().where(column.notna(), "")
+    if pd.api.types.is_float_dtype(column):  # also whole numbers in a column with empty cells
+        whole = (column % 1 == 0).fillna(False).astype(bool)
+        return texts.where(~whole, column.where(whole, 0).map(int).astype(str))
+    return texts
 
 
 def _shown(column: pd.Series[Any], bad: NDArray[np.bool_]) -> str:
