@@ -38,6 +38,14 @@ def test_standard_leads_are_spelled_one_way() -> None:
         ("1.2.840.0", "1.2.840.0"),
         ("Mu\u0308ller", "M\u00fcller"),
         (" ", ""),
+        ("\u200eP1\u200f", "P1"),
+        ("P\u00ad1\ufeff", "P1"),
+        ("\u200bP\u2060\u034f1\ufe0f", "P1"),
+        ("\uff30\uff11", "P1"),
+        ("\uff11\uff17.0", "17"),
+        ("P\u00a01", "P 1"),
+        ("e\u200d\u0301\uffa0", "\u00e9"),
+        ("\u00ad", ""),
     ],
 )
 def test_a_patient_is_spelled_one_way(value: object, spelling: str) -> None:

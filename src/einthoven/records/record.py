@@ -24,7 +24,10 @@ LOWEST_RATE = 20.0
 
 _CANONICAL = {name.lower(): name for name in STANDARD_LEADS}
 _WHOLE = re.compile(r"([+-]?\d+)[.,]0+")  # a whole number that a program wrote as a decimal one
-_INVISIBLE = dict.fromkeys(map(ord, "\ufeff\u200b\u200c\u200d\u2060"))
+# Characters without a glyph besides those of category Cf: joiners, fillers, variation selectors.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\U000e0000-\U000e0fff]"
+)
 
 
 def canonical_lead(name: str) -> str:
@@ -49,7 +52,9 @@ def canonical_patient(value: object) -> str:
     """Spell a patient identifier in one way: `17`, `17.0` and `17 ` are one patient.
 
     Tables that were joined or passed through a spreadsheet write whole numbers as decimal ones,
-    and add blanks. Leading zeros and the case of letters are kept: `007` is not `7`.
+    and add blanks; text that was copied from another program brings marks of direction, soft
+    hyphens and full-width letters. Leading zeros and the case of letters are kept: `007` is not
+    `7`.
 
     Parameters
     ----------
@@ -59,14 +64,21 @@ def canonical_patient(value: object) -> str:
     Returns
     -------
     str
-        Unicode normal form C, without surrounding blanks, invisible characters and a decimal part
+        Unicode normal form KC, without surrounding blanks, invisible characters and a decimal part
         of zeros; empty if nothing is left.
     """
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
-    text = unicodedata.normalize("NFC", str(value).translate(_INVISIBLE)).strip()
+    text = str(value)
+    if not text.isascii():
+        text = _visible(unicodedata.normalize("NFKC", _visible(text)))
+    text = text.strip()
     whole = _WHOLE.fullmatch(text)
     return whole[1] if whole else text
+
+
+def _visible(text: str) -> str:
+    return _INVISIBLE.sub("", "".join(c for c in text if unicodedata.category(c) != "Cf"))
 
 
 def sampling_rate(value: object) -> float:
