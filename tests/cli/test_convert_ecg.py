@@ -306,3 +306,24 @@ def test_columns_that_may_identify_are_left_out(export: Path, tmp_path: Path) ->
     assert sorted(new["age"].dropna()) == [50, 90]
     assert set(new["sex"].dropna()) == {"female", "male"}
     assert new.loc[new["AFIB"] == 1, "split"].tolist() == ["train"]
+
+
+def test_a_fold_with_text_and_codes_that_are_not_known(cli: Cli, tmp_path: Path) -> None:
+    folds: dict[str, list[object]] = {"a": ["Miller 25", 1], "b": [2, 1]}
+    for name, fold in folds.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        write_wfdb(folder / "x", counts(600, 1).T / 1000, rate=500, leads=["I"])
+        write_wfdb(folder / "y", counts(600, 1).T / 1000, rate=500, leads=["I"])
+        with (folder / "x.hea").open("a") as header:
+            header.write("# Dx: 426783006,19551224,Miller\n")
+        columns = {"path": ["x", "y"], "patient": ["m", "n"], "split": ["train", "test"]}
+        table = pd.DataFrame({**columns, "fold": fold, "Hans_Miller": [0, 1]})
+        table.to_csv(folder / "labels.csv", index=False)
+        result = convert([folder / "labels.csv"], folder / "o", to="wfdb", anonymise=True)
+        assert result.unknown_codes == 2
+        assert result.kept == ("Hans_Miller",)
+        assert ("fold" in result.dropped) == (name == "a")
+        assert b"19551224" not in all_bytes(folder / "o")
+    printed = cli("convert-ecg", tmp_path / "a" / "labels.csv", tmp_path / "p", "--anonymise").err
+    assert "Hans_Miller" in printed

@@ -115,6 +115,13 @@ def convert_ecg(
             f"{counted(result.rounded, 'record')} rounded by at most {result.step / 2:g} uV: no "
             "step of 16 bits fits"
         )
+    if result.unknown_codes:
+        note(f"{counted(result.unknown_codes, 'unknown code')} left out of Dx")
+    if result.kept:
+        note(
+            f"Columns of 0 and 1 kept in {TABLE}; remove those whose name is a person's: "
+            f"{', '.join(result.kept)}"
+        )
     if result.dropped:
         note(f"Columns left out of {TABLE}: {', '.join(result.dropped)}")
     if result.refused:

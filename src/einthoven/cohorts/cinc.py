@@ -111,6 +111,11 @@ def _codes() -> pd.DataFrame:
         return pd.read_csv(lines, dtype=str, keep_default_na=False).set_index("code")
 
 
+def known_codes() -> frozenset[str]:
+    """SNOMED CT codes of the Challenges, scored or not."""
+    return frozenset(_codes().index)
+
+
 def scored(task: str) -> dict[str, tuple[str, ...]]:
     """Classes that a Challenge scores, such as `CRBBB|RBBB`, and the codes of each."""
     table = _codes()

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from einthoven.cohorts import TABLE_SUFFIXES, is_cohort, layout_of, open_cohort
+from einthoven.cohorts import SPLITS, TABLE_SUFFIXES, cinc, is_cohort, layout_of, open_cohort
+from einthoven.cohorts.statements import known_codes
 from einthoven.errors import CohortError, RecordError
 from einthoven.files import read_table, replacing, write_text
 from einthoven.progress import Progress
 from einthoven.records import Record, read_record
-from einthoven.records.anonymise import OLDEST, anonymised
+from einthoven.records.anonymise import age_without_identity, anonymised, codes_of
 from einthoven.records.csv_write import csv_content
 from einthoven.records.digital import Step, check_written, step_of
 from einthoven.records.file import SEPARATOR, EcgFile
@@ -50,6 +51,10 @@ class Conversion(NamedTuple):
         Largest step of these, in microvolts; samples differ by at most half of it.
     dropped : tuple of str
         Columns of the table that anonymisation left out.
+    kept : tuple of str
+        Columns of 0 and 1 that it kept. Their names may still be those of patients.
+    unknown_codes : int
+        Codes of diagnoses that it left out, because no vocabulary of the package has them.
     """
 
     folder: Path
@@ -59,6 +64,8 @@ class Conversion(NamedTuple):
     rounded: int = 0
     step: float = 0.0
     dropped: tuple[str, ...] = ()
+    kept: tuple[str, ...] = ()
+    unknown_codes: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,12 +94,13 @@ def convert(
     table, or the labels and splits of a data set, so that the result can be used as a cohort at
     once. A record without patient counts as a patient of its own.
 
-    Anonymisation keeps the signal, sex, age (90 for higher ones), height, weight, measurements,
-    filters and SNOMED CT codes (`Dx`). It leaves out everything else, among it names, dates,
+    Anonymisation keeps the signal, sex, age (90 for higher ones), plausible heights, weights and
+    measurements, filters, known leads, and SNOMED CT codes (`Dx`) of the statement map and of the
+    Challenges. It leaves out everything else, among it names, dates,
     devices, institutions and the text of statements, which may contain names; unique identifiers
     are new. Records and patients get running numbers in random order: the same patient has the same
-    number. Columns of a table are kept if they hold only 0 and 1, or are called `split`, `fold`,
-    `age` or `sex`.
+    number. Columns of a table are kept if they hold only 0 and 1 (their names, which may identify
+    somebody, are in `kept`), or are `split`, `fold` (whole numbers), `age` or `sex`.
 
     Parameters
     ----------
@@ -140,7 +148,8 @@ def convert(
         _publish(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return result._replace(dropped=dropped)
+    kept = [str(name) for name in table if name not in ("path", "patient", *_KEPT)]
+    return result._replace(dropped=dropped, kept=tuple(kept) if anonymise else ())
 
 
 # ---------------------------------------------------------------------- sources
@@ -279,6 +288,8 @@ def _converted(
     numbers: dict[str, str] = {}
     steps: list[float] = []
     width = len(str(len(items)))
+    codes = cinc.known_codes() | known_codes("snomed")
+    unknown = 0
     for done, item in enumerate(items, 1):
         name = next(names) if names is not None else f"{len(ecgs) + 1:0{width}}"
         key = ""
@@ -289,7 +300,8 @@ def _converted(
             if anonymise:
                 key = patient or f"{SEPARATOR}{name}"
                 patient = numbers.get(key, f"P{len(numbers) + 1:0{width}}")
-                record = anonymised(record)
+                stated = codes_of(record)
+                record = anonymised(record, codes)
             record = replace(record, name=Path(name).name, patient=patient or None)
             path, step = _write(record, folder / name, to, anonymise)
         except RecordError as error:
@@ -297,6 +309,8 @@ def _converted(
             refused.append({"record": str(item.path), "refused": problem, "remedy": error.remedy})
         else:
             numbers[key] = patient
+            if anonymise:
+                unknown += len(stated) - len(codes_of(record))
             if step is not None and not step.is_exact:
                 steps.append(step.microvolts)
             statements = {key: record.metadata.get(key, "") for key in ("age", "sex")}
@@ -313,7 +327,15 @@ def _converted(
         if progress:
             progress("convert", done, len(items))
     tables = {"ecgs": ecgs, "refused": refused, "mapping": mapping}
-    result = Conversion(folder, len(ecgs), len(refused), folder, len(steps), max(steps, default=0))
+    result = Conversion(
+        folder,
+        len(ecgs),
+        len(refused),
+        folder,
+        len(steps),
+        max(steps, default=0),
+        unknown_codes=unknown,
+    )
     return result, {key: pd.DataFrame(rows) for key, rows in tables.items()}
 
 
@@ -376,16 +398,24 @@ def _table(frame: pd.DataFrame, *, anonymise: bool) -> tuple[pd.DataFrame, tuple
     kept = [
         name
         for name in frame
-        if name in ("path", "patient", *_KEPT) or frame[name].dropna().isin([0, 1]).all()
+        if name in ("path", "patient", "age", "sex")
+        or (name == "split" and frame[name].dropna().isin(["", *SPLITS]).all())
+        or (name == "fold" and frame[name].dropna().map(_is_fold).all())
+        or frame[name].dropna().isin([0, 1]).all()
     ]
     dropped = tuple(str(name) for name in frame if name not in kept)
     frame = frame[kept].sort_values("path")
     if "age" in frame:
         years = frame["age"].astype(str).str.extract(r"(\d+(?:\.\d+)?)")[0]
-        frame["age"] = years.astype(float).clip(upper=OLDEST)
+        frame["age"] = years.fillna("").map(age_without_identity).astype(float)
     if "sex" in frame:
         frame["sex"] = frame["sex"].where(frame["sex"].isin([0, 1]), frame["sex"].map(sex_of))
     return frame, dropped
+
+
+def _is_fold(value: object) -> bool:
+    """Whether a cell is the number of a fold, or empty."""
+    return re.fullmatch(r"(\d{1,3}(\.0)?)?", str(value).strip()) is not None
 
 
 def _write_table(file: Path, frame: pd.DataFrame) -> None:

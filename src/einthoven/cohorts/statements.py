@@ -92,6 +92,12 @@ def statements() -> tuple[Statement, ...]:
     )
 
 
+def known_codes(vocabulary: str) -> frozenset[str]:
+    """Codes of a vocabulary in the map."""
+    parts = (part for statement in statements() for part in statement.codes.get(vocabulary, ()))
+    return frozenset(chain.from_iterable(parts))
+
+
 def shared_statements(
     *sides: Sequence[str], common: bool = True
 ) -> dict[str, list[tuple[int, ...]]]:

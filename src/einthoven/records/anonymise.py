@@ -3,36 +3,68 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 
+from einthoven.records.lead_codes import LEADS
 from einthoven.records.metadata import KEYS, sex_of
 from einthoven.records.record import Record
 
 OLDEST = 90
 """Years; higher ages identify a patient, and are replaced by this one."""
-_NUMBERS = tuple(key for key in KEYS if key.endswith(("_bpm", "_ms", "_deg", "_cm", "_kg", "_s")))
-_NUMBER = re.compile(r"-?\d{1,5}(\.\d{1,6})?")
-_FILTERS = re.compile(r"[\d. ]+(to [\d. ]+)?Hz(, notch [\d.]+ Hz)?|notch [\d.]+ Hz")
-_CODES = re.compile(r"\d{6,9}([,\s]+\d{6,9})*")  # SNOMED CT, under `Dx`
-_LEAD = re.compile(r"-?[A-Za-z]{1,3}\d{0,2}R?(-cal)?|ECG\d*")
+_AGES = (0.0, 120.0)
+_ABOVE_89 = 300  # years, as PTB-XL writes them
+_RANGES = {
+    "_bpm": (0.0, 400.0),
+    "_ms": (0.0, 1000.0),
+    "_deg": (-360.0, 360.0),
+    "_cm": (20.0, 250.0),
+    "_kg": (0.3, 400.0),
+}
+"""Plausible numbers by the unit of their key: any other may be an identifier or a date."""
+_NUMBER = re.compile(r"-?\d{1,4}(\.\d{1,3})?")
+_HZ = r"\d{1,3}(\.\d{1,3})?"
+_FILTERS = re.compile(
+    rf"((above|below) )?{_HZ} Hz(, notch {_HZ} Hz)?|{_HZ} to {_HZ} Hz(, notch {_HZ} Hz)?"
+    rf"|notch {_HZ} Hz"
+)
+_LEADS = {name.lower() for name in LEADS.values()} | {
+    *("mli", "mlii", "mliii", "vx", "vy", "vz", "v1r", "-i", "-iii", "ecg"),
+    *(f"ecg{number}" for number in range(13)),
+}
 
 
-def anonymised(record: Record) -> Record:
+def age_without_identity(text: str) -> float | None:
+    """Age in years, at most `OLDEST`; None for a text that is no plausible age."""
+    age = float(text) if _NUMBER.fullmatch(text) else -1.0
+    return min(age, OLDEST) if _AGES[0] <= age <= _AGES[1] or age == _ABOVE_89 else None
+
+
+def codes_of(record: Record) -> list[str]:
+    """Codes under `Dx`, as the record states them; perhaps other words."""
+    texts = [value for key, value in record.metadata.items() if key.lower() == "dx"]
+    return [code for text in texts for code in re.split(r"[,\s]+", text) if code]
+
+
+def anonymised(record: Record, codes: Collection[str]) -> Record:
     """Record without name, patient, source and everything that may identify a patient.
 
-    Of the metadata, only what has the form of a number, a code or a word of a closed list is kept.
+    Of the metadata, only plausible numbers, the given SNOMED CT codes (under `Dx`) and words of
+    closed lists are kept.
     """
     given = {key.lower(): value.strip() for key, value in record.metadata.items()}
-    kept = {key: given[key] for key in _NUMBERS if _NUMBER.fullmatch(given.get(key, ""))}
-    if _NUMBER.fullmatch(given.get("age", "")):
-        kept["age"] = str(OLDEST) if float(given["age"]) >= OLDEST else given["age"]
+    kept = {key: given[key] for key in KEYS if _is_plausible(key, given.get(key, ""))}
+    age = age_without_identity(given.get("age", ""))
+    if age is not None:
+        kept["age"] = f"{age:g}"
     if sex_of(given.get("sex", "")):
         kept["sex"] = sex_of(given["sex"])
-    for key, form in {"filters": _FILTERS, "Dx": _CODES}.items():
-        if form.fullmatch(given.get(key.lower(), "")):
-            kept[key] = given[key.lower()]
+    if _FILTERS.fullmatch(given.get("filters", "")):
+        kept["filters"] = given["filters"]
+    if known := [code for code in codes_of(record) if code in codes]:
+        kept["Dx"] = ",".join(known)
     leads = [
-        lead if _LEAD.fullmatch(lead) else f"lead{place}"
+        lead if lead.lower() in _LEADS else f"lead{place}"
         for place, lead in enumerate(record.leads, 1)
     ]
     return replace(
@@ -44,3 +76,9 @@ def anonymised(record: Record) -> Record:
         source_hash="",
         metadata=kept,
     )
+
+
+def _is_plausible(key: str, text: str) -> bool:
+    """Whether a text is a plausible number of the unit of its key."""
+    low, high = next((limits for unit, limits in _RANGES.items() if key.endswith(unit)), (1.0, 0.0))
+    return bool(_NUMBER.fullmatch(text)) and low <= float(text) <= high
