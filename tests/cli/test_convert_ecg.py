@@ -14,6 +14,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from einthoven.cohorts import open_cohort
+from einthoven.cohorts.cohort import CohortWarning
 from einthoven.cohorts.convert import convert
 from einthoven.errors import CohortError
 from einthoven.records import read_record
@@ -304,6 +305,10 @@ def test_columns_that_may_identify_are_left_out(export: Path, tmp_path: Path) ->
     new = pd.read_csv(tmp_path / "o" / "ecgs.csv")
     assert new.columns.tolist() == ["path", "patient", "age", "sex", "split", "AFIB"]
     assert sorted(new["age"].dropna()) == [50, 90]
+    table.assign(age=["95 y", "6 months", "300"]).to_csv(export / "labels.csv", index=False)
+    with pytest.warns(CohortWarning, match="6 months"):
+        convert([export / "labels.csv"], tmp_path / "p", to="wfdb", anonymise=True)
+    assert sorted(pd.read_csv(tmp_path / "p" / "ecgs.csv")["age"].dropna()) == [90, 90]
     assert set(new["sex"].dropna()) == {"female", "male"}
     assert new.loc[new["AFIB"] == 1, "split"].tolist() == ["train"]
 

@@ -11,15 +11,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from einthoven.cohorts import SPLITS, TABLE_SUFFIXES, cinc, is_cohort, layout_of, open_cohort
 from einthoven.cohorts.statements import known_codes
+from einthoven.cohorts.table import ages_of
 from einthoven.errors import CohortError, RecordError
 from einthoven.files import read_table, replacing, write_text
 from einthoven.progress import Progress
 from einthoven.records import Record, read_record
-from einthoven.records.anonymise import age_without_identity, anonymised, codes_of
+from einthoven.records.anonymise import ABOVE_89, age_without_identity, anonymised, codes_of
 from einthoven.records.csv_write import csv_content
 from einthoven.records.digital import Step, check_written, step_of
 from einthoven.records.file import SEPARATOR, EcgFile
@@ -406,8 +408,10 @@ def _table(frame: pd.DataFrame, *, anonymise: bool) -> tuple[pd.DataFrame, tuple
     dropped = tuple(str(name) for name in frame if name not in kept)
     frame = frame[kept].sort_values("path")
     if "age" in frame:
-        years = frame["age"].astype(str).str.extract(r"(\d+(?:\.\d+)?)")[0]
-        frame["age"] = years.fillna("").map(age_without_identity).astype(float)
+        ages = ages_of(frame["age"], Path(TABLE), oldest=ABOVE_89)
+        frame["age"] = np.array(
+            [age_without_identity(str(age)) for age in ages.round(3)], np.float64
+        )
     if "sex" in frame:
         frame["sex"] = frame["sex"].where(frame["sex"].isin([0, 1]), frame["sex"].map(sex_of))
     return frame, dropped

@@ -88,7 +88,7 @@ def open_table(
             remedy="name the ECG file in `path` and its patient in `patient`",
         )
     goal = _task_of(task, labels, frame)
-    ages = _ages(frame["age"], file) if "age" in frame else None
+    ages = ages_of(frame["age"], file) if "age" in frame else None
     columns = frame if ages is None else frame.assign(age=ages)
     names, matrix = goal.behaviour.read(goal, columns, file)
     patients = frame["patient"].astype(str).to_numpy(dtype=str)
@@ -178,13 +178,16 @@ def _stripped(column: pd.Series[Any]) -> pd.Series[Any]:
     return texts.where(texts != "", np.nan)
 
 
-def _ages(column: pd.Series[Any], file: Path) -> NDArray[np.float64]:
-    """Ages in years, NaN where missing; shape (records,)."""
+def ages_of(column: pd.Series[Any], file: Path, *, oldest: float = _OLDEST) -> NDArray[np.float64]:
+    """Ages in years, NaN where missing; shape (records,).
+
+    Another unit than years, and an age above `oldest`, count as missing, with a CohortWarning.
+    """
     texts = column.astype(str).where(column.notna(), "")
     years = pd.to_numeric(texts.map(lambda text: m[1] if (m := _AGE.fullmatch(text)) else None))
-    years = years.where(years <= _OLDEST)
+    years = years.where(years <= oldest)
     bad = texts.str.strip().ne("") & years.isna()
-    _warn(column, bad, f"a number of years up to {_OLDEST}", file)
+    _warn(column, bad, f"a number of years up to {oldest:g}", file)
     return years.to_numpy(np.float64)
 
 

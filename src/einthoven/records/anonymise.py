@@ -13,7 +13,7 @@ from einthoven.records.record import Record
 OLDEST = 90
 """Years; higher ages identify a patient, and are replaced by this one."""
 _AGES = (0.0, 120.0)
-_ABOVE_89 = 300  # years, as PTB-XL writes them
+ABOVE_89 = 300  # years, as PTB-XL writes them
 _RANGES = {
     "_bpm": (0.0, 400.0),
     "_ms": (0.0, 1000.0),
@@ -37,7 +37,7 @@ _LEADS = {name.lower() for name in LEADS.values()} | {
 def age_without_identity(text: str) -> float | None:
     """Age in years, at most `OLDEST`; None for a text that is no plausible age."""
     age = float(text) if _NUMBER.fullmatch(text) else -1.0
-    return min(age, OLDEST) if _AGES[0] <= age <= _AGES[1] or age == _ABOVE_89 else None
+    return min(age, OLDEST) if _AGES[0] <= age <= _AGES[1] or age == ABOVE_89 else None
 
 
 def codes_of(record: Record) -> list[str]:
