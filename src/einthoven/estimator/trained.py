@@ -220,7 +220,7 @@ class TrainedEstimator(ArrayEstimator):
             if stage2 and not recipe.stage2:
                 warnings.warn(
                     f"stage 2 of the recipe {recipe.name} is left out with fewer than "
-                    f"{FEWEST_TUNED} records; stage2.keep=better or always trains it",
+                    f"{FEWEST_TUNED:,} records; stage2.keep=better or always trains it",
                     RecipeWarning,
                     stacklevel=3,
                 )

@@ -20,7 +20,7 @@ MOST_SOLVED = 5000
 MIN_FOR_SELECTION = 10
 """Fewest positives (median over labels) in validation for which AUROC selects the epoch."""
 SMALLEST_BATCH = 8
-FEWEST_TUNED = 500
+FEWEST_TUNED = 1000
 """Fewest training and validation records for which fine-tuning is tried after a probe."""
 MOST_REFITTED = 2000
 """Most training and validation records for which the model is trained again on both."""
@@ -58,7 +58,7 @@ def resolve_auto(
     together = f"{total:,} training and validation records, limit"
     undecided = recipe.stage1 and recipe.stage2 and recipe.stage2.keep == "auto"
     if undecided:
-        reason = f"{together} {FEWEST_TUNED}"
+        reason = f"{together} {FEWEST_TUNED:,}"
         if total < FEWEST_TUNED:
             decisions.append(Decision("stage2", "none", reason))
             recipe = recipe.model_copy(update={"stage2": None})

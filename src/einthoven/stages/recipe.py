@@ -182,7 +182,7 @@ class Stage2(Optimisation):
     keep: Literal["always", "better", "auto"] = "always"
     """Whether the fine-tuned network is kept in any case, or (`better`) only if its validation loss
     is lower than the probe's by more than the standard error of the difference. `auto` is `better`
-    from 500 records on, and leaves stage 2 out with fewer; setting another key of [stage2], in a
+    from 1,000 records on, and leaves stage 2 out with fewer; setting another key of [stage2], in a
     file or with `--set`, decides `auto`: `better`."""
     stop_after: Positive | None = None
     """Epoch after which training ends, on the schedule of all epochs; default: the last."""
