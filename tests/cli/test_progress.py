@@ -6,12 +6,14 @@ import io
 import logging
 import re
 import warnings
+from pathlib import Path
+from typing import Any
 
 import pytest
-from rich.console import Console
 from rich.progress import Progress, TextColumn
+from rich.table import Table
 
-from einthoven.cli.progress import shown_warnings
+from einthoven.cli.progress import Console, echo, shown_warnings
 from einthoven.progress import Bars, progress_bars
 
 
@@ -130,3 +132,27 @@ def test_a_topic_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:
         log.info("solver (%d records)", 9, extra={"topic": "another solver"})
     printed = [int(number) for number in re.findall(r"\d+", capsys.readouterr().err)]
     assert printed == [336, 336, 335, 9]
+
+
+@pytest.mark.parametrize("control", ["\x1b", "\x07", "\r", "\x9b", "\u202e", "\u2066", "\udcff"])
+def test_control_characters_do_not_reach_the_terminal(
+    control: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = f"lead{control}[2J \N{LATIN SMALL LETTER O WITH DIAERESIS}\t[bold]"
+    table = Table("label")
+    table.add_row(text)
+    out = io.StringIO()
+    Console(file=out, markup=False, width=80).print(text, table)
+    echo(text)
+    for printed in (out.getvalue(), capsys.readouterr().out):
+        assert control not in printed
+        assert f"\\u{ord(control):04x}" in printed
+        assert "\N{LATIN SMALL LETTER O WITH DIAERESIS}" in printed
+
+
+def test_control_characters_of_a_path_are_escaped_in_a_message(cli: Any, tmp_path: Path) -> None:
+    path = tmp_path / "a\x1b[2J\u202eb.dcm"
+    path.write_bytes(b"x" * 300)
+    for verb in ("predict", "doctor"):
+        result = cli(verb, path, status=1)
+        assert not {"\x1b", "\u202e"} & set(result.out + result.err)

@@ -79,7 +79,9 @@ def _run(arguments: list[str] | None) -> None:
 
 
 def _fail(error: Exception) -> None:
-    print(f"einthoven: {error}", file=sys.stderr)
+    from einthoven.cli.progress import echo
+
+    echo(f"einthoven: {error}", err=True)
     raise SystemExit(1) from error
 
 

@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.table import Column, Table
 
 from einthoven.cli.options import Labels, lead_names, one_of, output_file, output_folder
-from einthoven.cli.progress import note, output, progress_bars, shown_warnings
+from einthoven.cli.progress import echo, note, output, progress_bars, shown_warnings
 from einthoven.report.format import counted, percent
 
 _FREQUENT = 8  # phrases without a label that are printed
@@ -33,7 +33,7 @@ def synthesize(
 
     with progress_bars() as progress:
         synthesize(dest, records=records, seed=seed, workers=workers, progress=progress)
-    typer.echo(f"{counted(records, 'simulated ECG')} in {dest}")
+    echo(f"{counted(records, 'simulated ECG')} in {dest}")
 
 
 def download(
@@ -62,7 +62,7 @@ def download(
             rate=rate,  # type: ignore[arg-type]  # one of its values
             progress=progress,
         )
-    typer.echo(f"{dataset} is complete in {dest}; {transferred} files transferred")
+    echo(f"{dataset} is complete in {dest}; {transferred} files transferred")
 
 
 def convert_ecg(
@@ -109,7 +109,7 @@ def convert_ecg(
         result = convert(
             sources, out, to=to, anonymise=anonymise, mapping=mapping, progress=progress
         )
-    typer.echo(f"{counted(result.converted, 'record')} in {out}; table: {out / TABLE}")
+    echo(f"{counted(result.converted, 'record')} in {out}; table: {out / TABLE}")
     if result.rounded:
         note(
             f"{counted(result.rounded, 'record')} rounded by at most {result.step / 2:g} uV: no "
@@ -188,18 +188,18 @@ def label(
         table.add_row(str(name), *(f"{value:,}" for value in row))
     output.print(table)
     if silent := len(result.counts) - len(mentioned):
-        typer.echo(f"{counted(silent, 'label')} in no report")
+        echo(f"{counted(silent, 'label')} in no report")
     empty = len(result.table) - result.texts
-    typer.echo(
+    echo(
         f"{counted(result.texts, 'report')}; {result.without_match:,} "
         f"({percent(result.without_match / result.texts)}) without any label"
         + (f"; {counted(empty, 'record')} without a report, labels not known" if empty else "")
     )
     if len(result.unmatched):
         frequent = result.unmatched.head(_FREQUENT).itertuples(index=False)
-        typer.echo("Most frequent phrases without a label: ", nl=False)
-        typer.echo("; ".join(f"{phrase} ({records:,})" for phrase, records in frequent))
-    typer.echo("Written: " + ", ".join(str(file) for file in written))
+        echo("Most frequent phrases without a label: ", nl=False)
+        echo("; ".join(f"{phrase} ({records:,})" for phrase, records in frequent))
+    echo("Written: " + ", ".join(str(file) for file in written))
     if missing := [name for name in ("path", "patient") if name not in result.table]:
         note(f"posttrain also needs the columns {', '.join(missing)}", style="yellow")
 
@@ -236,4 +236,4 @@ def pack(
     report_packing(packed)
     if (finding := store_amplitude(packed)) is not None:
         note(f"Warning: {finding.text}", style="yellow")
-    typer.echo(f"{counted(len(packed), 'record')} in {store}")
+    echo(f"{counted(len(packed), 'record')} in {store}")

@@ -16,7 +16,7 @@ from einthoven.cli.options import (
     backbone_options,
     output_file,
 )
-from einthoven.cli.progress import shown_warnings
+from einthoven.cli.progress import echo, shown_warnings
 from einthoven.errors import BackboneError, CohortError
 from einthoven.files import STORE_FILE
 from einthoven.models import SHIPPED
@@ -81,4 +81,4 @@ def doctor(
     with shown_warnings():
         lines = installation() if file is None else examine(file, **arguments)
     for line in lines:
-        typer.echo(line)
+        echo(line)

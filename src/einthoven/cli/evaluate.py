@@ -23,7 +23,7 @@ from einthoven.cli.options import (
     output_file,
     output_folder,
 )
-from einthoven.cli.progress import note, output, progress_bars, shown_warnings
+from einthoven.cli.progress import echo, note, output, progress_bars, shown_warnings
 from einthoven.errors import EvaluationError
 from einthoven.files import RUN_FILE, Json, check_output, read_json
 from einthoven.models import CARD, is_model, model_path
@@ -131,7 +131,7 @@ def evaluate(
         auprc=auprc,
     )
     if as_json:
-        typer.echo(json.dumps(score.to_dict()))
+        echo(json.dumps(score.to_dict()))
         return
     if predictions.form != "labels":
         _print_measures(score, predictions)
@@ -178,7 +178,7 @@ def compare(
         names=(str(a), str(b)),
     )
     if as_json:
-        typer.echo(json.dumps(comparison.to_dict()))
+        echo(json.dumps(comparison.to_dict()))
         return
     if comparison.measures:
         _print_differences(comparison, str(a), str(b))
@@ -222,7 +222,7 @@ def report(
             prevalence=_shares(prevalence or []),
             options=["--cohort", str(cohort)] if cohort else (),
         )
-    typer.echo(f"Report: {page}")
+    echo(f"Report: {page}")
 
 
 def _shares(texts: list[str]) -> dict[str, float]:
@@ -282,7 +282,7 @@ def card(
     from einthoven.models import load_model
 
     if cohort is None:
-        typer.echo(_stored_card(model))
+        echo(_stored_card(model))
         return
     if out is None and model.is_dir():
         check_output(model, folder=True)
@@ -303,7 +303,7 @@ def card(
             device=device_of(device),
             progress=progress,
         )
-    typer.echo(f"Card: {page}")
+    echo(f"Card: {page}")
 
 
 def _stored_card(folder: Path) -> str:

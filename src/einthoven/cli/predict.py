@@ -21,7 +21,7 @@ from einthoven.cli.options import (
     one_of,
     output_file,
 )
-from einthoven.cli.progress import note, output, progress_bars, shown_warnings
+from einthoven.cli.progress import echo, note, output, progress_bars, shown_warnings
 from einthoven.errors import EvaluationError
 from einthoven.models import SHIPPED
 from einthoven.report.format import counted
@@ -140,9 +140,9 @@ def _print_predictions(
         (prediction,) = predictor([read])
         if isinstance(prediction, Exception):
             failed = True
-            typer.echo(f"einthoven: {prediction}", err=True)
+            echo(f"einthoven: {prediction}", err=True)
         elif top is None:
-            typer.echo(json.dumps(_as_json(file, prediction)))
+            echo(json.dumps(_as_json(file, prediction)))
         else:
             _print_prediction(file, prediction, model, top)
     if not sources:
@@ -159,7 +159,7 @@ def _write_predictions(
 
     with progress_bars() as progress:
         result = write_predictions(source, out, model, progress=progress, **options)
-    typer.echo(f"Predictions: {result.file} ({counted(result.predicted, 'record')})")
+    echo(f"Predictions: {result.file} ({counted(result.predicted, 'record')})")
     _report_refused(result)
 
 
@@ -313,7 +313,7 @@ def embed(
     else:
         result = _embed_files(loaded, sources, out, options)
     shape = " x ".join(map(str, result.shape))
-    typer.echo(f"Embeddings: {result.file} ({shape}, {level})")
+    echo(f"Embeddings: {result.file} ({shape}, {level})")
     _report_refused(result)
 
 

@@ -25,7 +25,7 @@ from einthoven.cli.options import (
     output_folder,
     use_threads,
 )
-from einthoven.cli.progress import note, progress_bars, shown_warnings
+from einthoven.cli.progress import echo, note, progress_bars, shown_warnings
 from einthoven.files import METRICS_FILE, Json, read_json
 from einthoven.models import SHIPPED
 from einthoven.report.format import counted, number, with_interval
@@ -251,12 +251,10 @@ def search(
 def _print_search(result: SearchResult) -> None:
     is_complete = result.trials["state"] == "complete"
     best = ", ".join(f"{key} = {value}" for key, value in result.best.items())
-    typer.echo(
-        f"{counted(len(result.trials), 'trial')}, {int((~is_complete).sum())} of them ended early"
-    )
-    typer.echo(f"Best {result.criterion} of validation records: {result.value:.4f} with {best}")
-    typer.echo(f"Trials: {result.folder / 'trials.csv'} and search.svg")
-    typer.echo(f"Recipe: {result.folder / 'best.toml'} (einthoven posttrain --recipe)")
+    echo(f"{counted(len(result.trials), 'trial')}, {int((~is_complete).sum())} of them ended early")
+    echo(f"Best {result.criterion} of validation records: {result.value:.4f} with {best}")
+    echo(f"Trials: {result.folder / 'trials.csv'} and search.svg")
+    echo(f"Recipe: {result.folder / 'best.toml'} (einthoven posttrain --recipe)")
 
 
 def ensemble(
@@ -360,15 +358,15 @@ def _report(
     page = write_report([out], out / "report.html", cohort=cohort, resamples=resamples)
     score, folds = result.test.to_dict(), read_json(result.run.path / METRICS_FILE).get("folds")
     for item in measured(score):
-        typer.echo(f"{'Out-of-fold' if folds else 'Test'} {item.name} {item.text()}")
+        echo(f"{'Out-of-fold' if folds else 'Test'} {item.name} {item.text()}")
         if folds and (summary := folds.get(item.key)) is not None:
             mean, sd = (number(summary[key]) for key in ("mean", "sd"))
-            typer.echo(f"  by fold: {mean} in the mean, standard deviation {sd}")
+            echo(f"  by fold: {mean} in the mean, standard deviation {sd}")
     if "macro_auroc" in score:
         _print_areas(score, folds)
     if (out / "model").is_dir():
-        typer.echo(f"Model: {out / 'model'}")
-    typer.echo(f"Report: {page}")
+        echo(f"Model: {out / 'model'}")
+    echo(f"Report: {page}")
 
 
 def _print_areas(score: Json, folds: Json | None) -> None:
@@ -383,9 +381,9 @@ def _print_areas(score: Json, folds: Json | None) -> None:
             for part in ("", "_interval", "_interval_reason", "_bias")
         )
         text = with_interval(value, limits, places=4) + (f" ({reason})" if reason else "")
-        typer.echo(f"{'Out-of-fold' if folds else 'Test'} {macro}{name} {text}{labels}")
+        echo(f"{'Out-of-fold' if folds else 'Test'} {macro}{name} {text}{labels}")
         if limits:
-            typer.echo(f"  estimated bias {number(bias, signed=True, places=4)}")
+            echo(f"  estimated bias {number(bias, signed=True, places=4)}")
         if folds:
             mean, sd = (number(folds[f"macro_{name.lower()}"][k], places=4) for k in ("mean", "sd"))
-            typer.echo(f"  by fold: {mean} in the mean, standard deviation {sd}")
+            echo(f"  by fold: {mean} in the mean, standard deviation {sd}")
