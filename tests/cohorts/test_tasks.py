@@ -96,6 +96,15 @@ def test_numbers_keep_their_unit() -> None:
     assert (fitted.mean, fitted.scale) == ((45.0,), (pytest.approx(10.801, abs=1e-3),))
 
 
+@pytest.mark.parametrize("offset", [1e9, -1e9, 1e300])
+def test_numbers_whose_differences_32_bits_lose_are_refused(offset: float) -> None:
+    draw = np.random.default_rng(0).normal(size=30)
+    task = Task(kind="regression", target="x")
+    with pytest.raises(CohortError, match="'x'"):
+        open_cohort(people(x=list(draw * max(1, abs(offset) / 1e10) + offset)), task=task)
+    assert len(np.unique(open_cohort(people(x=list(draw + 1e4)), task=task).matrix)) == 30
+
+
 def test_a_file_says_the_same(tmp_path: Path) -> None:
     (tmp_path / "task.toml").write_text('kind = "regression"\ntarget = "lvef"\nunit = "%"\n')
     assert Task.load(tmp_path / "task.toml") == Task(kind="regression", target="lvef", unit="%")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 QUANTILES = 5
 """Groups of equal size over which splits are stratified."""
 FEWEST_VALUES = 3
+_MOST_ROUNDED = 0.1  # of the mean deviation
 
 
 class Regression(Kind):
@@ -53,6 +54,8 @@ class Regression(Kind):
         if not task.targets:
             raise CohortError(f"task: {self.name} without a target", remedy="name its column")
         columns = [numbers(column_of(name, frame, file), file) for name in task.targets]
+        for name, column in zip(task.targets, columns, strict=True):
+            _refuse_rounded(name, column, file)
         return task.targets, np.column_stack(columns).astype(np.float32)
 
     def strata(self, targets: Matrix) -> NDArray[np.uint8]:
@@ -136,3 +139,20 @@ class Regression(Kind):
             "bias": bias,
             "sd": np.sqrt(np.maximum(squares - bias**2, 0)),
         }
+
+
+def _refuse_rounded(name: str, values: Floats, file: Path) -> None:
+    """Refuse numbers whose differences are lost in 32 bits, as they are stored."""
+    known = values[~np.isnan(values)]
+    if len(np.unique(known)) < 2:
+        return
+    with np.errstate(over="ignore"):
+        rounded = np.abs(known - known.astype(np.float32)).max()
+    middle = np.median(known)
+    spread = (np.abs(known - middle) / known.size).sum()
+    if rounded > _MOST_ROUNDED * spread:
+        raise CohortError(
+            f"{file}: column {name!r} deviates by {spread:.3g} on average from {middle:.10g}: "
+            f"numbers of 32 bits, which are used for targets, are up to {rounded:.3g} off",
+            remedy="subtract an offset from the column, or choose another unit",
+        )
