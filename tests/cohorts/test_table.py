@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from einthoven import Task
 from einthoven.cohorts import SPLITS, open_cohort
 from einthoven.cohorts.cohort import CohortWarning
 from einthoven.errors import CohortError
@@ -227,6 +228,15 @@ def test_an_odd_cell_is_shown_with_its_row(tmp_path: Path) -> None:
     frame.to_csv(tmp_path / "own.csv", index=False)
     with pytest.raises(CohortError, match=r"'AFIB' .*'\?' .* 1 .* 8 "):
         open_cohort(tmp_path / "own.csv")
+
+
+@pytest.mark.parametrize("target", ["grade", "grade = mild"])
+def test_words_that_count_as_empty_cells_are_named(tmp_path: Path, target: str) -> None:
+    frame = rows().assign(grade=["None", "mild", "severe", "", "n/a", "mild"] * 10)
+    frame.to_csv(tmp_path / "own.csv", index=False)
+    task = Task(kind="multiclass" if target == "grade" else "binary", target=target)
+    with pytest.warns(CohortWarning, match=r"grade.*10 .*None.*10 .*n/a"):
+        assert len(open_cohort(tmp_path / "own.csv", task=task)) == 30
 
 
 def test_neither_folder_nor_table_is_refused(tmp_path: Path) -> None:

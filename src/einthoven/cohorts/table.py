@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 
 from einthoven.cohorts.cohort import (
     SPLITS,
@@ -29,6 +30,7 @@ from einthoven.licences import OWN_DATA, SIMULATED
 from einthoven.records.formats import find_records
 from einthoven.records.record import canonical_patient
 from einthoven.tasks import Task
+from einthoven.tasks.task import condition_of
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 # Read as text: "007" is neither 7 nor "7", and a path keeps its zeros.
@@ -91,6 +93,8 @@ def open_table(
     ages = ages_of(frame["age"], file) if "age" in frame else None
     columns = frame if ages is None else frame.assign(age=ages)
     names, matrix = goal.behaviour.read(goal, columns, file)
+    if not isinstance(source, pd.DataFrame):
+        _warn_of_empty_words(goal, frame, file)
     patients = frame["patient"].astype(str).to_numpy(dtype=str)
     table = pd.DataFrame({"path": frame["path"].astype(str), "patient": patients})
     table["split"] = _splits(frame, patients, goal.behaviour.strata(matrix), seed, file)
@@ -207,6 +211,33 @@ def _warn(column: pd.Series[Any], bad: pd.Series[bool], expected: str, file: Pat
             CohortWarning,
             stacklevel=4,
         )
+
+
+def _warn_of_empty_words(task: Task, frame: pd.DataFrame, file: Path) -> None:
+    """Name words, such as `None` among classes, that count as empty cells in a CSV table."""
+    names = {c.column if (c := condition_of(name)) else name for name in task.targets}
+    names = {name for name in names if name in frame and not is_numeric_dtype(frame[name])}
+    if file.suffix != ".csv" or not any(frame[name].isna().any() for name in names):
+        return
+    cells = pd.read_csv(
+        file,
+        encoding="utf-8-sig",
+        usecols=lambda name: str(name).strip() in names,
+        dtype=str,
+        keep_default_na=False,
+    )
+    for column in cells:
+        name = str(column).strip()
+        words = cells[column].str.strip()[frame[name].isna().to_numpy()]
+        counts = words[words != ""].value_counts()
+        if len(counts):
+            shown = ", ".join(f"{count} x {word!r}" for word, count in counts.items())
+            warnings.warn(
+                f"{file}: column {name!r}: {shown} count as not known. If it is a class, "
+                "give it another name in the table",
+                CohortWarning,
+                stacklevel=3,
+            )
 
 
 def _warn_of_similar_patients(table: pd.DataFrame, file: Path) -> None:
