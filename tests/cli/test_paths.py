@@ -93,7 +93,7 @@ def test_options_of_the_other_kind_of_cohort_are_refused(
         (("posttrain", own, "--out", out, "--task", "rhythm-12"), "--task"),
         (("pack", own, out, "--rate", 100), "--rate"),
         (("pack", hospitals[0], out, "--rate", 100), "--rate"),
-        (("posttrain", synthetic_path, "--out", out, "--label", "NORM"), "NORM"),
+        (("posttrain", synthetic_path, "--out", out, "--label", "NORM"), "--target"),
         (("doctor", synthetic_path, "--label", "NORM"), "NORM"),
     ):
         result = cli(*arguments, status=1)
