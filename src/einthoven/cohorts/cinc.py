@@ -127,8 +127,11 @@ def scored(task: str) -> dict[str, tuple[str, ...]]:
 
 
 def _descriptions(classes: Mapping[str, tuple[str, ...]]) -> dict[str, str]:
-    known = _codes()["description"].to_dict()
-    texts = {label: [known[c] for c in codes if c in known] for label, codes in classes.items()}
+    text_of = _codes()["description"].to_dict()
+    texts = {
+        label: [text_of[code] for code in codes if code in text_of]
+        for label, codes in classes.items()
+    }
     return {label: " or ".join(names) for label, names in texts.items() if names}
 
 
@@ -152,9 +155,9 @@ def _read(file: Path) -> tuple[str, str, frozenset[str]]:
         ) from None
     lines = {name.lower(): value for name, value in _LINE.findall(text)}
     age, sex = lines.get("age", ""), lines.get("sex", "").lower()
-    codes = {code.strip() for code in lines.get("dx", "").split(",")}
-    known = frozenset(code for code in codes if code.lower() not in _UNKNOWN)
-    return "" if age.lower() in _UNKNOWN else age, _SEXES.get(sex, ""), known
+    cells = {cell.strip() for cell in lines.get("dx", "").split(",")}
+    codes = frozenset(cell for cell in cells if cell.lower() not in _UNKNOWN)
+    return "" if age.lower() in _UNKNOWN else age, _SEXES.get(sex, ""), codes
 
 
 def _warn_of_patients(cohort: Cohort) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from einthoven.cohorts.cohort import Cohort
-from einthoven.cohorts.layout import Layout
+from einthoven.cohorts.layout import Layout, has_columns
 from einthoven.cohorts.table import open_table
 from einthoven.errors import CohortError, RecordError
 from einthoven.files import read_table
@@ -182,12 +182,7 @@ def _is_test(path: Path) -> bool:
 
 
 def _recognises(path: Path) -> bool:
-    try:
-        with open(path / EXAMS, encoding="utf-8-sig", errors="replace") as lines:
-            header = lines.readline(1 << 12)
-    except OSError:
-        return False
-    return set(_COLUMNS) <= {name.strip() for name in header.split(",")}
+    return has_columns(path / EXAMS, _COLUMNS)
 
 
 LAYOUT = Layout(

@@ -185,8 +185,8 @@ class Cohort:
         if not self.labels:
             return self
         keep = ~np.all(np.isnan(self.matrix), axis=1, keepdims=True)[:, 0]
-        known = self.select(keep, reason=UNKNOWN_TARGET)
-        return replace(known, matrix=compact(known.matrix))
+        cohort = self.select(keep, reason=UNKNOWN_TARGET)
+        return replace(cohort, matrix=compact(cohort.matrix))
 
     def with_common_labels(self, records: int) -> Cohort:
         """Drop the labels that fewer than `records` records carry; for numbers, are known of.
@@ -351,20 +351,21 @@ def far_values(values: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
     distribution of positive numbers is not, more than 4 on a scale of logarithms. The deviation
     is that of the number's side: the larger one of the quartile and the decile.
     """
-    known = values[~np.isnan(values)].astype(np.float64)
-    if len(known) < _FEWEST_VALUES:
+    numbers = values[~np.isnan(values)].astype(np.float64)
+    if len(numbers) < _FEWEST_VALUES:
         return np.zeros(len(values), dtype=bool)
-    far = _deviations(values.astype(np.float64), known) > _FAR
-    if np.median(known) > 0:
+    far = _deviations(values.astype(np.float64), numbers) > _FAR
+    if np.median(numbers) > 0:
         positive = values > 0
         logarithms = np.log(np.where(positive, values, 1).astype(np.float64))
-        far &= ~positive | (_deviations(logarithms, np.log(known[known > 0])) > _FAR_IN_LOGARITHM)
+        deviations = _deviations(logarithms, np.log(numbers[numbers > 0]))
+        far &= ~positive | (deviations > _FAR_IN_LOGARITHM)
     return far
 
 
-def _deviations(values: NDArray[np.float64], known: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Distances from the median of the known numbers, in robust standard deviations; NaN if 0."""
-    low, lower, median, upper, high = np.quantile(known, [0.1, 0.25, 0.5, 0.75, 0.9])
+def _deviations(values: NDArray[np.float64], numbers: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Distances of values from the median of numbers, in robust standard deviations; NaN if 0."""
+    low, lower, median, upper, high = np.quantile(numbers, [0.1, 0.25, 0.5, 0.75, 0.9])
     below = max((median - lower) / 0.6745, (median - low) / 1.2816)  # quantiles of the normal
     above = max((upper - median) / 0.6745, (high - median) / 1.2816)
     scale = np.where(values < median, below, above)

@@ -32,7 +32,7 @@ from einthoven.records.wfdb_write import wfdb_content
 
 FORMATS = ("wfdb", "dicom", "csv")
 TABLE = "ecgs.csv"
-_KEPT = ("split", "fold", "age", "sex")
+_COLUMNS = ("split", "fold", "age", "sex")
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
 
 
@@ -150,8 +150,8 @@ def convert(
         _publish(staging, folder)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    kept = [str(name) for name in table if name not in ("path", "patient", *_KEPT)]
-    return result._replace(dropped=dropped, kept=tuple(kept) if anonymise else ())
+    targets = [str(name) for name in table if name not in ("path", "patient", *_COLUMNS)]
+    return result._replace(dropped=dropped, kept=tuple(targets) if anonymise else ())
 
 
 # ---------------------------------------------------------------------- sources
@@ -239,11 +239,11 @@ def _folder(folder: Path) -> list[_Item]:
     """Records of a folder; those of a data set with its labels, splits, ages and sexes."""
     keeps = "empty_rows" in layout_of(folder).options
     cohort = open_cohort(folder, **({"empty_rows": "keep"} if keeps else {}))
-    kept = [
-        name for name in _KEPT if name in cohort.table and (name != "split" or cohort.has_splits)
+    columns = [
+        name for name in _COLUMNS if name in cohort.table and (name != "split" or cohort.has_splits)
     ]
     labels = pd.DataFrame(cohort.targets(), cohort.table.index, cohort.labels)
-    rows: Any = cohort.table[kept].join(labels).to_dict("records")
+    rows: Any = cohort.table[columns].join(labels).to_dict("records")
     return [
         _Item(cohort.root / path, cohort.root, "" if patient == path else str(patient), row)
         for path, patient, row in zip(cohort.table["path"], cohort.patients(), rows, strict=True)
@@ -397,7 +397,7 @@ def _table(frame: pd.DataFrame, *, anonymise: bool) -> tuple[pd.DataFrame, tuple
     frame = frame.loc[:, [name for name in frame if (frame[name].astype(str) != "").any()]]
     if not anonymise:
         return frame, ()
-    kept = [
+    columns = [
         name
         for name in frame
         if name in ("path", "patient", "age", "sex")
@@ -405,8 +405,8 @@ def _table(frame: pd.DataFrame, *, anonymise: bool) -> tuple[pd.DataFrame, tuple
         or (name == "fold" and frame[name].dropna().map(_is_fold).all())
         or frame[name].dropna().isin([0, 1]).all()
     ]
-    dropped = tuple(str(name) for name in frame if name not in kept)
-    frame = frame[kept].sort_values("path")
+    dropped = tuple(str(name) for name in frame if name not in columns)
+    frame = frame[columns].sort_values("path")
     if "age" in frame:
         ages = ages_of(frame["age"], Path(TABLE), oldest=ABOVE_89)
         frame["age"] = np.array(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,3 +46,13 @@ class Layout:
     def options(self) -> tuple[str, ...]:
         """Names of the options of `open`: its parameters after the first."""
         return tuple(inspect.signature(self.open).parameters)[1:]
+
+
+def has_columns(file: Path, columns: Collection[str]) -> bool:
+    """Whether a CSV file, which need not exist, has these columns in its first line."""
+    try:
+        with open(file, encoding="utf-8-sig", errors="replace") as lines:
+            header = lines.readline(1 << 12)
+    except OSError:
+        return False
+    return set(columns) <= {name.strip() for name in header.split(",")}

@@ -114,8 +114,8 @@ def _sentences(reports: pd.DataFrame, studies: pd.Series[str]) -> pd.DataFrame:
     for name in reports.columns.drop("study_id"):
         places, lines = pd.factorize(reports[name])  # each line is divided once
         divided = pd.Series(map(sentences_of, lines), dtype=object).explode().dropna()
-        found = pd.DataFrame({"record": numbers[numbers >= 0], "line": places[numbers >= 0]})
-        parts.append(found.merge(divided.rename("sentence"), left_on="line", right_index=True))
+        pairs = pd.DataFrame({"record": numbers[numbers >= 0], "line": places[numbers >= 0]})
+        parts.append(pairs.merge(divided.rename("sentence"), left_on="line", right_index=True))
     return pd.concat(parts)[["record", "sentence"]].drop_duplicates()
 
 

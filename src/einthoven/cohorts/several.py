@@ -84,7 +84,7 @@ def open_several(
         )
     columns = zip(*shared.values(), strict=True)  # by member
     matrices = map(any_of, (member.matrix for member in members.values()), columns)
-    known = {statement.name: statement.description for statement in statements()}
+    descriptions = {statement.name: statement.description for statement in statements()}
     cohort = Cohort(
         name=file.stem,
         version="",
@@ -93,7 +93,7 @@ def open_several(
         root=root,
         table=pd.concat([_table(name, member, root) for name, member in members.items()]),
         matrix=np.concatenate(list(matrices)),
-        descriptions={name: known[name] for name in shared if name in known},
+        descriptions={name: descriptions[name] for name in shared if name in descriptions},
         licence=combined(*(member.licence for member in members.values())),
         left_out={
             f"{reason} ({name})": count

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from einthoven.cohorts.cohort import Cohort
-from einthoven.cohorts.layout import Layout
+from einthoven.cohorts.layout import Layout, has_columns
 from einthoven.cohorts.table import open_table
 from einthoven.errors import CohortError
 from einthoven.files import read_table
@@ -133,12 +133,7 @@ def _read(file: Path, columns: tuple[str, ...]) -> pd.DataFrame:
 
 
 def _recognises(path: Path) -> bool:
-    try:
-        with open(path / METADATA, encoding="utf-8-sig", errors="replace") as lines:
-            header = lines.readline(1 << 12)
-    except OSError:
-        return False
-    return set(_COLUMNS) <= {name.strip() for name in header.split(",")}
+    return has_columns(path / METADATA, _COLUMNS)
 
 
 LAYOUT = Layout(

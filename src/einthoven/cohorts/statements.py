@@ -60,11 +60,11 @@ class Statement:
         Of several vocabularies that express it, the one with the fewest parts.
         """
         names = [(place, form) for place, label in enumerate(labels) for form in _forms(label)]
-        found = (
+        places = (
             tuple(tuple(i for i, form in names if form in part) for part in parts)
             for parts in self.codes.values()
         )
-        return min((parts for parts in found if parts and all(parts)), key=len, default=())
+        return min((parts for parts in places if parts and all(parts)), key=len, default=())
 
 
 def _forms(label: str) -> set[str]:
@@ -125,8 +125,8 @@ def shared_statements(
         parts = [statement.parts(labels) for labels in sides]
         if enough(parts) and any(len(of_side) == 1 for of_side in parts):
             shared[statement.name] = [tuple(sorted(set(chain(*of_side)))) for of_side in parts]
-    known = {place for places in shared.values() for place in places[0]}
-    others = [label for place, label in enumerate(sides[0]) if place not in known]
+    used = {place for places in shared.values() for place in places[0]}
+    others = [label for place, label in enumerate(sides[0]) if place not in used]
     for label in others if len(sides) > 1 else ():
         if label not in shared and all(label in side for side in sides):
             shared[label] = [(list(side).index(label),) for side in sides]
@@ -135,10 +135,10 @@ def shared_statements(
 
 def codes_in(labels: Sequence[str]) -> list[str]:
     """Labels that are codes of the map."""
-    known = set().union(
+    codes = set().union(
         *(part for s in statements() for parts in s.codes.values() for part in parts)
     )
-    return [label for label in labels if _forms(label) & known]
+    return [label for label in labels if _forms(label) & codes]
 
 
 def with_statements(cohort: Cohort) -> Cohort:
