@@ -163,7 +163,7 @@ def _examine_signals(paths: Sequence[Path], root: Path | None) -> Iterator[str]:
     properties: dict[str, Counter[str]] = {
         name: Counter() for name in ("format", "rate", "leads", "duration")
     }
-    found: dict[tuple[int, str, str], list[str]] = {}
+    records: dict[tuple[int, str, str], list[str]] = {}
     refused: list[str] = []
     for path in (paths[place] for place in places):
         try:
@@ -179,7 +179,7 @@ def _examine_signals(paths: Sequence[Path], root: Path | None) -> Iterator[str]:
             counter[value] += 1
         name = str(path.relative_to(root) if root and path.is_relative_to(root) else path)
         for finding in {(x.level, x.name) for x in quality.findings(record)}:
-            found.setdefault((quality.LEVELS.index(finding[0]), *finding), []).append(name)
+            records.setdefault((quality.LEVELS.index(finding[0]), *finding), []).append(name)
     if len(places) == len(paths):
         yield f"  signals: {counted(len(paths), 'record')} read"
     else:
@@ -188,7 +188,7 @@ def _examine_signals(paths: Sequence[Path], root: Path | None) -> Iterator[str]:
         common = [f"{value} ({count})" for value, count in counter.most_common()]
         if common:
             yield f"  {name}: {listed(common)}"
-    for (_, level, kind), names in sorted(found.items()):
+    for (_, level, kind), names in sorted(records.items()):
         yield f"  {_PREFIXES[level]}: {kind} in {counted(len(names), 'record')}, such as {names[0]}"
     for reason in refused:
         yield f"  warning: refused: {reason}"

@@ -102,7 +102,7 @@ def posttrain(
 ) -> None:
     """Post-train a network: linear probe, regularised fine-tuning, evaluation.
 
-    It predicts labels of 0 and 1, or what --kind and --target say:
+    It predicts labels of 0 and 1, or the target that --kind and --target state:
 
         einthoven posttrain ecgs.csv --kind regression --target lvef --unit % --out RUN
 

@@ -19,7 +19,7 @@ from einthoven.backbones.config import TYPICAL_DEVIATION_MV
 from einthoven.backbones.contract import Backbone, SequenceBackbone
 from einthoven.errors import BackboneError, RecipeError, validated
 from einthoven.objectives.gathering import batch_places, tokens_of_batch
-from einthoven.objectives.objective import ObjectiveOutput, with_options
+from einthoven.objectives.objective import ObjectiveOutput, config_of
 from einthoven.signals.random import integers, share_of
 
 
@@ -217,11 +217,7 @@ def create_cpc(
             f"{backbone.name} has no stem with a sequence model on top",
             remedy="pretrain it with another objective, or choose a backbone such as s4",
         )
-    if preset not in CPC_PRESETS:
-        raise RecipeError(
-            f"preset = {preset!r} is unknown", remedy=f"choose {' or '.join(CPC_PRESETS)}"
-        )
-    config = with_options(CPC_PRESETS[preset], options)
+    config = config_of(CPC_PRESETS, preset, options)
     scale, input_scale = options.get("scale"), backbone.input_scale
     if scale is not None and input_scale is not None and scale != input_scale:
         raise RecipeError(

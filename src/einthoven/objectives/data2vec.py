@@ -9,41 +9,31 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn.functional import layer_norm, smooth_l1_loss
 
 from einthoven.backbones.config import Share
 from einthoven.backbones.contract import Backbone, SequenceBackbone
 from einthoven.errors import RecipeError, validated
-from einthoven.objectives.jepa import TOKEN_MS
-from einthoven.objectives.masks import draw_centred_spans, own_rows
-from einthoven.objectives.objective import ObjectiveOutput
+from einthoven.objectives.masks import mean_over_hidden
+from einthoven.objectives.objective import ObjectiveOutput, config_of
 from einthoven.objectives.teacher import (
     AS_PUBLISHED,
+    PUBLISHED_RATIO,
     MaskedStudent,
     SequenceHead,
-    TeacherConfig,
-    config_of,
+    SpanConfig,
     sequence_backbone,
 )
-from einthoven.signals.random import share_of
-
-PUBLISHED_RATIO = 1 - (1 - 0.065 / 10) ** 10
-"""Share of hidden tokens in the released code, 6.3 %: the probability 0.065 of a span is divided by
-its length once more."""
 
 
 @validated("data2vec", RecipeError)
-class Data2VecConfig(TeacherConfig):
-    """Mask, targets and head; the other fields are those of `TeacherConfig`.
+class Data2VecConfig(SpanConfig):
+    """Targets and head; the other fields are those of `SpanConfig`.
 
     Attributes
     ----------
-    mask_ratio : float
-        Expected share of hidden tokens.
-    mask_ms : float
-        Length of a hidden span, ms.
     target_layers : int
         Last blocks of the teacher whose mean is predicted.
     target_part : {"block", "branch"}
@@ -52,8 +42,6 @@ class Data2VecConfig(TeacherConfig):
         State size and dropout of the state-space layer that predicts.
     """
 
-    mask_ratio: Share = 0.5
-    mask_ms: PositiveFloat = 10 * TOKEN_MS
     target_layers: PositiveInt = 2
     target_part: Literal["block", "branch"] = "branch"
     head_state: PositiveInt = 64
@@ -84,30 +72,12 @@ class Data2Vec(MaskedStudent):
         layers = self.teacher.layers(x, self.config.target_layers, part=self.config.target_part)
         normed = [layer_norm(layer.float(), layer.shape[-1:]) for layer in layers]
         target = torch.stack(normed).mean(0)
-        spans = draw_centred_spans(
-            (len(x), target.shape[1]),
-            self.config.mask_ratio,
-            self.tokens_of(self.config.mask_ms),
-            generator=generator,
-        )
-        hidden = own_rows(spans, generator).to(x.device)
+        hidden, spans = self.hidden_spans(target, generator)
         predicted = self.head(self.context(x, hidden)).float()
         errors = smooth_l1_loss(predicted, target, reduction="none").sum(-1)
         loss = mean_over_hidden(errors, hidden, spans, generator) * target.shape[-1] ** -0.5
         metrics = {"prediction_loss": loss.detach()} | self.metrics(hidden, target)
         return ObjectiveOutput(loss=loss, metrics=metrics)
-
-
-def mean_over_hidden(
-    values: Tensor, hidden: Tensor, whole: Tensor, generator: torch.Generator | None
-) -> Tensor:
-    """Mean of values (records, tokens) where `hidden`; zero if nothing is.
-
-    `whole` has the hidden tokens of all processes. The mean of the processes' results is the mean
-    over all of their hidden tokens.
-    """
-    world = share_of(generator)[1]
-    return (values * hidden).sum() * world / whole.sum().clamp(min=1).to(values.device)
 
 
 def create_data2vec(backbone: Backbone, *, preset: str = "corrected", **options: Any) -> Data2Vec:

@@ -10,39 +10,33 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, layer_norm
 
 from einthoven.backbones.config import Share
 from einthoven.backbones.contract import Backbone, SequenceBackbone
 from einthoven.errors import RecipeError, validated
-from einthoven.objectives.data2vec import PUBLISHED_RATIO, mean_over_hidden
 from einthoven.objectives.gathering import sum_over_processes
-from einthoven.objectives.jepa import TOKEN_MS
-from einthoven.objectives.masks import draw_centred_spans, own_rows
-from einthoven.objectives.objective import ObjectiveOutput
-from einthoven.objectives.quantiser import perplexity
+from einthoven.objectives.masks import mean_over_hidden
+from einthoven.objectives.objective import ObjectiveOutput, config_of
+from einthoven.objectives.quantiser import nearest, perplexity
 from einthoven.objectives.teacher import (
     AS_PUBLISHED,
+    PUBLISHED_RATIO,
     MaskedStudent,
     SequenceHead,
-    TeacherConfig,
-    config_of,
+    SpanConfig,
     sequence_backbone,
 )
 
 
 @validated("dinosr", RecipeError)
-class DinoSRConfig(TeacherConfig):
-    """Mask, codebooks and head; the other fields are those of `TeacherConfig`.
+class DinoSRConfig(SpanConfig):
+    """Codebooks and head; the other fields are those of `SpanConfig`.
 
     Attributes
     ----------
-    mask_ratio : float
-        Expected share of hidden tokens.
-    mask_ms : float
-        Length of a hidden span, ms.
     target_layers : int
         Last blocks of the teacher with a codebook each.
     codes : int
@@ -53,8 +47,6 @@ class DinoSRConfig(TeacherConfig):
         State size and dropout of the state-space layer that predicts.
     """
 
-    mask_ratio: Share = 0.5
-    mask_ms: PositiveFloat = 10 * TOKEN_MS
     target_layers: PositiveInt = 2
     codes: PositiveInt = 256
     code_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.9
@@ -122,14 +114,6 @@ class Codebook(nn.Module):
         self._collected = None
 
 
-def nearest(x: Tensor, centres: Tensor) -> Tensor:
-    """Index of the nearest centre (centres, width) of each vector; (..., width) to (...), int64."""
-    with torch.autocast(x.device.type, enabled=False):
-        # |x - c|^2 = |x|^2 - 2 x c + |c|^2, and |x| is the same for all centres.
-        scores = centres.square().sum(1) - 2 * x.float().flatten(0, -2) @ centres.t()
-        return scores.argmin(1).view(x.shape[:-1])
-
-
 class DinoSR(MaskedStudent):
     """A student that predicts the codes of the teacher's last layers at hidden tokens.
 
@@ -153,13 +137,7 @@ class DinoSR(MaskedStudent):
             _standardised(layer_norm(layer.float(), layer.shape[-1:]))
             for layer in self.teacher.layers(x, self.config.target_layers)
         ]
-        spans = draw_centred_spans(
-            layers[0].shape[:2],
-            self.config.mask_ratio,
-            self.tokens_of(self.config.mask_ms),
-            generator=generator,
-        )
-        hidden = own_rows(spans, generator).to(x.device)
+        hidden, spans = self.hidden_spans(layers[0], generator)
         logits = self.head(self.context(x, hidden)).float().chunk(len(layers), dim=-1)
         losses, hits, spread = [], [], []
         for codebook, layer, scores in zip(self.codebooks, layers, logits, strict=True):

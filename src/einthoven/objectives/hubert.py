@@ -19,12 +19,10 @@ from torch.nn.functional import cross_entropy, normalize
 from einthoven.backbones.config import Share
 from einthoven.backbones.contract import Backbone
 from einthoven.errors import BackboneError, RecipeError, TrainingError, validated
-from einthoven.objectives.data2vec import mean_over_hidden
-from einthoven.objectives.dinosr import nearest
-from einthoven.objectives.masks import draw_centred_spans, own_rows
-from einthoven.objectives.objective import ObjectiveOutput
-from einthoven.objectives.quantiser import perplexity
-from einthoven.objectives.teacher import config_of, recorded
+from einthoven.objectives.masks import draw_centred_spans, mean_over_hidden, own_rows
+from einthoven.objectives.objective import ObjectiveOutput, config_of
+from einthoven.objectives.quantiser import nearest, perplexity
+from einthoven.objectives.teacher import recorded
 
 
 @validated("hubert", RecipeError)

@@ -19,18 +19,15 @@ from einthoven.backbones.config import Share
 from einthoven.backbones.contract import Backbone, SequenceBackbone
 from einthoven.errors import RecipeError, validated
 from einthoven.objectives.masks import draw_blocks, own_rows
-from einthoven.objectives.objective import ObjectiveOutput
+from einthoven.objectives.objective import ObjectiveOutput, config_of
 from einthoven.objectives.teacher import (
     AS_PUBLISHED,
+    TOKEN_MS,
     MaskedStudent,
     SequenceHead,
     TeacherConfig,
-    config_of,
     sequence_backbone,
 )
-
-TOKEN_MS = 1000 / 120
-"""Length of a token of the published encoder."""
 
 
 @validated("jepa", RecipeError)

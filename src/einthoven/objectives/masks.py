@@ -140,6 +140,18 @@ def own_rows(whole: Tensor, generator: torch.Generator | None) -> Tensor:
     return whole[rank::world]
 
 
+def mean_over_hidden(
+    values: Tensor, hidden: Tensor, whole: Tensor, generator: torch.Generator | None
+) -> Tensor:
+    """Mean of values (records, tokens) where `hidden`; zero if nothing is.
+
+    `whole` has the hidden tokens of all processes. The mean of the processes' results is the mean
+    over all of their hidden tokens.
+    """
+    world = share_of(generator)[1]
+    return (values * hidden).sum() * world / whole.sum().clamp(min=1).to(values.device)
+
+
 @dataclass(frozen=True, eq=False)
 class Blocks:
     """Blocks of tokens to predict, and the tokens that a student sees; for all processes' records.

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from einthoven.backbones.contract import Backbone
+from einthoven.errors import RecipeError
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,3 +111,12 @@ def with_options(config: Config, options: Mapping[str, Any]) -> Config:
     """
     values = {key: value for key, value in options.items() if value is not None}
     return replace(config, **values)  # type: ignore[type-var]
+
+
+def config_of(presets: Mapping[str, Config], preset: str, options: Mapping[str, Any]) -> Config:
+    """Configuration of a preset with some options replaced. RecipeError for an unknown preset."""
+    if preset not in presets:
+        raise RecipeError(
+            f"preset = {preset!r} is unknown", remedy=f"choose {' or '.join(presets)}"
+        )
+    return with_options(presets[preset], options)

@@ -119,3 +119,11 @@ def perplexity(probabilities: Tensor) -> Tensor:
     """Exponential of the entropy of (groups, codes), summed over groups, a scalar."""
     entropy = -(probabilities * (probabilities + 1e-7).log()).sum(-1)
     return entropy.exp().sum()
+
+
+def nearest(x: Tensor, centres: Tensor) -> Tensor:
+    """Index of the nearest centre (centres, width) of each vector; (..., width) to (...), int64."""
+    with torch.autocast(x.device.type, enabled=False):
+        # |x - c|^2 = |x|^2 - 2 x c + |c|^2, and |x| is the same for all centres.
+        scores = centres.square().sum(1) - 2 * x.float().flatten(0, -2) @ centres.t()
+        return scores.argmin(1).view(x.shape[:-1])

@@ -14,34 +14,27 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from einthoven.backbones.config import Share
 from einthoven.backbones.contract import Backbone, SequenceBackbone
 from einthoven.errors import RecipeError, validated
-from einthoven.objectives.data2vec import PUBLISHED_RATIO, mean_over_hidden
 from einthoven.objectives.gathering import records_of_batch, sum_over_processes
-from einthoven.objectives.jepa import TOKEN_MS
-from einthoven.objectives.masks import draw_centred_spans, own_rows
-from einthoven.objectives.objective import ObjectiveOutput
+from einthoven.objectives.masks import mean_over_hidden
+from einthoven.objectives.objective import ObjectiveOutput, config_of
 from einthoven.objectives.quantiser import perplexity
 from einthoven.objectives.teacher import (
     AS_PUBLISHED,
+    PUBLISHED_RATIO,
     MaskedStudent,
-    TeacherConfig,
-    config_of,
+    SpanConfig,
     sequence_backbone,
 )
 
 
 @validated("sinkhorn_kmeans", RecipeError)
-class SinkhornConfig(TeacherConfig):
-    """Mask, clusters and temperatures; the other fields are those of `TeacherConfig`.
+class SinkhornConfig(SpanConfig):
+    """Clusters and temperatures; the other fields are those of `SpanConfig`.
 
     Attributes
     ----------
-    mask_ratio : float
-        Expected share of hidden tokens.
-    mask_ms : float
-        Length of a hidden span, ms.
     clusters : tuple of int
         Size of each codebook.
     cluster_momentum : float
@@ -58,8 +51,6 @@ class SinkhornConfig(TeacherConfig):
         Weight of the entropy of the student's distribution at temperature one.
     """
 
-    mask_ratio: Share = 0.5
-    mask_ms: PositiveFloat = 10 * TOKEN_MS
     clusters: tuple[PositiveInt, ...] = (128, 256)
     cluster_momentum: Annotated[float, Field(gt=0, lt=1)] = 0.99
     iterations: PositiveInt = 3
@@ -198,13 +189,7 @@ class SinkhornKMeans(MaskedStudent):
         x = self.standardised(x)
         (layer,) = self.teacher.layers(x)
         features = normalize(layer.float(), dim=-1)
-        spans = draw_centred_spans(
-            features.shape[:2],
-            config.mask_ratio,
-            self.tokens_of(config.mask_ms),
-            generator=generator,
-        )
-        hidden = own_rows(spans, generator).to(x.device)
+        hidden, spans = self.hidden_spans(features, generator)
         parts = self.head(self.context(x, hidden)).float().split(config.clusters, dim=-1)
         losses, spread = [], []
         for prototypes, logits in zip(self.prototypes, parts, strict=True):

@@ -8,22 +8,28 @@ loss. Settings of arXiv 2605.12241 are those of the presets `as-published`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from einthoven.backbones.config import TYPICAL_DEVIATION_MV
+from einthoven.backbones.config import TYPICAL_DEVIATION_MV, Share
 from einthoven.backbones.contract import Backbone, SequenceBackbone
 from einthoven.backbones.layers.state_space import StateSpaceBlock, StateSpaceKernel
 from einthoven.errors import BackboneError, RecipeError, TrainingError, validated
-from einthoven.objectives.objective import with_options
+from einthoven.objectives.masks import draw_centred_spans, own_rows
 
 Momentum = Annotated[float, Field(ge=0, le=1)]
+
+TOKEN_MS = 1000 / 120
+"""Length of a token of the published encoder."""
+PUBLISHED_RATIO = 1 - (1 - 0.065 / 10) ** 10
+"""Share of hidden tokens in the released code, 6.3 %: the probability 0.065 of a span is divided by
+its length once more."""
 
 PUBLISHED_MEAN_MV = (
     -0.00185, -0.00130, 0.00017, -0.00091, -0.00149, -0.00175,
@@ -62,6 +68,22 @@ class TeacherConfig:
     teacher_start: Literal["student", "random"] = "student"
     teacher_mode: Literal["eval", "train"] = "eval"
     inputs: Literal["scaled", "standardised"] = "scaled"
+
+
+@validated("teacher", RecipeError)
+class SpanConfig(TeacherConfig):
+    """Settings of objectives that hide spans of tokens; the others are those of `TeacherConfig`.
+
+    Attributes
+    ----------
+    mask_ratio : float
+        Expected share of hidden tokens.
+    mask_ms : float
+        Length of a hidden span, ms.
+    """
+
+    mask_ratio: Share = 0.5
+    mask_ms: PositiveFloat = 10 * TOKEN_MS
 
 
 AS_PUBLISHED: dict[str, Any] = {
@@ -223,6 +245,21 @@ class MaskedStudent(nn.Module):
         mean, std = (x.new_tensor(v)[:, None] for v in (PUBLISHED_MEAN_MV, PUBLISHED_STD_MV))
         return (x * (self.backbone.input_scale or 1.0) - mean) / std
 
+    def hidden_spans(
+        self, target: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Hidden tokens of these records, on their device, and those of all processes, on the CPU.
+
+        `target` is (records, tokens, ...); the config is a `SpanConfig`.
+        """
+        whole = draw_centred_spans(
+            target.shape[:2],
+            self.config.mask_ratio,
+            self.tokens_of(self.config.mask_ms),
+            generator=generator,
+        )
+        return own_rows(whole, generator).to(target.device), whole
+
     def context(self, x: Tensor, hidden: Tensor) -> Tensor:
         """Student's tokens in context, (batch, tokens, dim); `hidden` is (batch, tokens) bool."""
         z = self.backbone.embed(x)
@@ -273,9 +310,6 @@ class SequenceHead(nn.Module):
         return out
 
 
-C = TypeVar("C")
-
-
 def sequence_backbone(backbone: Backbone, objective: str) -> SequenceBackbone:
     """The backbone, if it has a stem and sees a token's past and future.
 
@@ -295,12 +329,3 @@ def sequence_backbone(backbone: Backbone, objective: str) -> SequenceBackbone:
             remedy="build it with causal=False, or choose the objective cpc",
         )
     return backbone
-
-
-def config_of(presets: Mapping[str, C], preset: str, options: Mapping[str, Any]) -> C:
-    """Configuration of a preset with some options replaced. RecipeError for an unknown preset."""
-    if preset not in presets:
-        raise RecipeError(
-            f"preset = {preset!r} is unknown", remedy=f"choose {' or '.join(presets)}"
-        )
-    return with_options(presets[preset], options)
