@@ -67,10 +67,10 @@ def fit_classes(predictions: Predictions) -> ClassCalibration:
     """
     targets, weights = predictions.require_targets(), predictions.weights
     unfitted = ClassCalibration(len(predictions.labels), 1.0, weights)
-    known = ~np.isnan(targets).any(axis=1)
+    has_target = ~np.isnan(targets).any(axis=1)
     if not has_enough(targets):
         return unfitted
-    true, values = targets[known] == 1, predictions.probabilities[known]
+    true, values = targets[has_target] == 1, predictions.probabilities[has_target]
 
     def loss(slope: float) -> float:
         own = replace(unfitted, temperature=float(np.exp(-slope))).apply(values)[true]
@@ -108,13 +108,13 @@ def fit_calibration(predictions: Predictions, *, bias: bool = False) -> Calibrat
         values = unfitted.apply(uncalibrated) if predictions.weights else uncalibrated
         return replace(unfitted, thresholds=best_thresholds(targets, values))
     z, true = logits(uncalibrated) - shift, targets.astype(np.float64)
-    known = ~np.isnan(true)
-    pairs = z[known].reshape(-1, 1), true[known]
+    has_target = ~np.isnan(true)
+    pairs = z[has_target].reshape(-1, 1), true[has_target]
     (shared,) = _regression(*pairs, centre=[1.0], spread=[SHARED_SPREAD])
     shared = np.clip(shared, 1 / LIMIT, LIMIT)
     fits = [
         _fit_label(label[rows], target[rows], shared=shared, bias=bias)
-        for label, target, rows in zip(z.T, true.T, known.T, strict=True)
+        for label, target, rows in zip(z.T, true.T, has_target.T, strict=True)
     ]
     slopes, biases = np.array(fits).T
     temperatures, shifts = tuple((1 / slopes).tolist()), tuple((biases - shift * slopes).tolist())
@@ -145,9 +145,9 @@ def best_thresholds(targets: Matrix, calibrated: Floats) -> tuple[float, ...]:
     tuple of float, one for each label
         `NO_THRESHOLD` for a label without a positive or without a negative.
     """
-    known = ~np.isnan(targets)
-    if not known.all():  # label by label, as each is known in other records
-        columns = zip(targets.T, calibrated.T, known.T, strict=True)
+    has_target = ~np.isnan(targets)
+    if not has_target.all():  # label by label, as each is known in other records
+        columns = zip(targets.T, calibrated.T, has_target.T, strict=True)
         return tuple(
             best_thresholds(target[rows, None].astype(np.uint8), values[rows, None])[0]
             if rows.any()

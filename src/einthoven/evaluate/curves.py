@@ -219,7 +219,7 @@ def _has_patients(predictions: Predictions) -> bool:
 
 
 Bands = tuple[Band, Band]
-"""Of the ROC and of the precision-recall curve."""
+"""Band of the ROC curve, and band of the precision-recall curve."""
 
 
 def _bands(
@@ -294,11 +294,11 @@ def _net_benefit(
 ) -> tuple[Band, Floats]:
     """Net benefit of the model with its band, and of calling every record."""
     odds = THRESHOLDS / (1 - THRESHOLDS)
-    known = ~np.isnan(target)
-    true, called = target[known] == 1, calibrated[known, None] >= THRESHOLDS
+    has_target = ~np.isnan(target)
+    true, called = target[has_target] == 1, calibrated[has_target, None] >= THRESHOLDS
     # A record's part in the net benefit: 1 for a true positive, minus the odds for a false one.
     parts = np.where(true[:, None], 1.0, -odds) * called
-    weights = bootstrap.draws.multiplicities[:, known].astype(np.float32)
+    weights = bootstrap.draws.multiplicities[:, has_target].astype(np.float32)
     resampled = (weights @ parts.astype(np.float32)).T / weights.sum(axis=1)
     band = Band.of(parts.mean(axis=0), resampled.astype(np.float64), bootstrap.settings.level)
     prevalence = true.mean()

@@ -43,8 +43,8 @@ class ValueScore:
         One column for each number.
     records, drawn : int
         Records, and records or patients that resamples are drawn from.
-    known : array of int, shape (labels,)
-        Records in which a number is known.
+    target_counts : list of int, one for each label
+        Records that have the number as a target.
     agreement : dict
         By number: `target` and `prediction` of up to 2,000 records.
     settings : BootstrapSettings
@@ -56,7 +56,7 @@ class ValueScore:
     measures: Measures
     records: int
     drawn: int
-    known: list[int]
+    target_counts: list[int]
     agreement: Json
     settings: BootstrapSettings
 
@@ -74,7 +74,7 @@ class ValueScore:
             **self.settings.to_dict(),
             "agreement": self.agreement,
             "per_label": {
-                label: {"unit": self.units[i], "records": self.known[i]}
+                label: {"unit": self.units[i], "records": self.target_counts[i]}
                 | entries(self.measures, i, self.drawn)
                 for i, label in enumerate(self.labels)
             },
@@ -109,7 +109,7 @@ def measure(bootstrap: Bootstrap, kind: str, predictions: Floats) -> Measures:
 def score_values(bootstrap: Bootstrap, table: Predictions) -> ValueScore:
     """Score predicted numbers."""
     targets = bootstrap.targets
-    known = ~np.isnan(targets)
+    has_target = ~np.isnan(targets)
     return ValueScore(
         kind=table.kind,
         labels=table.labels,
@@ -117,10 +117,10 @@ def score_values(bootstrap: Bootstrap, table: Predictions) -> ValueScore:
         measures=measure(bootstrap, table.kind, table.probabilities),
         records=len(targets),
         drawn=bootstrap.units,
-        known=known.sum(axis=0).tolist(),
+        target_counts=has_target.sum(axis=0).tolist(),
         agreement={
             label: _pairs(targets[rows, i], table.probabilities[rows, i])
-            for i, (label, rows) in enumerate(zip(table.labels, known.T, strict=True))
+            for i, (label, rows) in enumerate(zip(table.labels, has_target.T, strict=True))
         },
         settings=bootstrap.settings,
     )

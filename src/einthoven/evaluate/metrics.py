@@ -121,15 +121,15 @@ class LabelRanking(NamedTuple):
 
     `steps` is a sparse array of shape (3 x steps, records): rows 3 i, 3 i + 1 and 3 i + 2 mark the
     negatives ranked between steps i - 1 and i, the negatives tied with step i, and its positives.
-    `known` are the records whose target is known, shape (records,); None for all.
+    `has_target` marks the records whose target is known, shape (records,); None if all are.
     """
 
     steps: csr_array[Any]
-    known: NDArray[np.bool_] | None
+    has_target: NDArray[np.bool_] | None
 
     def weighted(self, weights: Floats) -> Floats:
         """Weights of the records, (records, resamples), 0 where the target is not known."""
-        return weights if self.known is None else weights * self.known[:, None]
+        return weights if self.has_target is None else weights * self.has_target[:, None]
 
 
 Ranking = tuple[LabelRanking, ...]
@@ -157,15 +157,15 @@ def rank(targets: Matrix, probabilities: NDArray[np.float64]) -> Ranking:
 
 def _rank_known(target: Floats, score: Floats) -> LabelRanking:
     """Rank the records in which a label is known."""
-    known = ~np.isnan(target)
-    places = np.flatnonzero(known)
-    order = np.lexsort((target[known], -score[known]))
-    steps = _steps(order, target[known][order].astype(np.uint8), score[known][order])
+    has_target = ~np.isnan(target)
+    places = np.flatnonzero(has_target)
+    order = np.lexsort((target[has_target], -score[has_target]))
+    steps = _steps(order, target[has_target][order].astype(np.uint8), score[has_target][order])
     return LabelRanking(
         csr_array(
             (steps.data, places[steps.indices], steps.indptr), shape=(steps.shape[0], target.size)
         ),
-        known,
+        has_target,
     )
 
 
@@ -244,9 +244,9 @@ def weight_blocks(multiplicities: NDArray[np.integer[Any]]) -> Iterator[tuple[sl
 
 def known_mean(values: Floats, axis: int) -> Floats:
     """Mean over an axis of what is not NaN; NaN where nothing is."""
-    known = ~np.isnan(values)
-    count = known.sum(axis=axis)
-    total = np.where(known, values, 0.0).sum(axis=axis)
+    has_value = ~np.isnan(values)
+    count = has_value.sum(axis=axis)
+    total = np.where(has_value, values, 0.0).sum(axis=axis)
     return np.asarray(np.where(count > 0, total / np.maximum(count, 1), np.nan))
 
 

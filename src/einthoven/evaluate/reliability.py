@@ -68,11 +68,15 @@ class Bins:
 
         What is not known is in no bin.
         """
-        labels, known = targets.shape[1], ~np.isnan(targets)
+        labels, has_target = targets.shape[1], ~np.isnan(targets)
         cell = (place + np.arange(labels) * bins).ravel()
         count, probability, positives = (
             np.bincount(cell, weights=weights, minlength=labels * bins).reshape(labels, bins)
-            for weights in (known.ravel(), (probabilities * known).ravel(), (targets == 1).ravel())
+            for weights in (
+                has_target.ravel(),
+                (probabilities * has_target).ravel(),
+                (targets == 1).ravel(),
+            )
         )
         divisor = np.where(count > 0, count, np.nan)
         return cls(count.astype(np.int64), probability / divisor, positives / divisor)
@@ -292,8 +296,8 @@ def class_report(
 
 def _class_quality(predictions: Predictions, values: Floats) -> Json:
     targets = predictions.require_targets()
-    known = ~np.isnan(targets).any(axis=1)
-    true, values = targets[known].astype(np.float64), values[known]
+    has_target = ~np.isnan(targets).any(axis=1)
+    true, values = targets[has_target].astype(np.float64), values[has_target]
     metrics = kind_of(predictions.kind).metrics(true, values, np.ones((1, len(true))))
     right = true.argmax(axis=1) == values.argmax(axis=1)
     quality = measure_quality(Predictions.from_arrays(right.astype(int), values.max(axis=1)))
@@ -392,9 +396,9 @@ def _bin_by_width(targets: Matrix, probabilities: Floats, bins: int) -> NDArray[
 def _bin_by_mass(targets: Matrix, probabilities: Floats, bins: int) -> NDArray[np.int64]:
     # A record's rank is the number of records with a lower probability, so that equals share a bin.
     places = []
-    for column, known in zip(probabilities.T, ~np.isnan(targets).T, strict=True):
-        rank = np.searchsorted(np.sort(column[known]), column)
-        places.append(np.minimum(rank * bins // max(int(known.sum()), 1), bins - 1))
+    for column, has_target in zip(probabilities.T, ~np.isnan(targets).T, strict=True):
+        rank = np.searchsorted(np.sort(column[has_target]), column)
+        places.append(np.minimum(rank * bins // max(int(has_target.sum()), 1), bins - 1))
     return np.stack(places, axis=1)
 
 
@@ -406,8 +410,8 @@ def _change(
     for name, loss in _LOSSES.items():
         losses = (loss(bootstrap.targets, values) for values in (after, before))
         differences = known_mean(np.subtract(*losses), 1)
-        known = ~np.isnan(differences)
-        differences, drawn = differences[known], weights[:, known]
+        has_value = ~np.isnan(differences)
+        differences, drawn = differences[has_value], weights[:, has_value]
         resampled = (drawn @ differences) / drawn.sum(axis=1)
         point = np.array([differences.mean()])
         change = Estimate(point, resampled[:, None], None, bootstrap.settings)

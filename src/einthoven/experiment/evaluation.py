@@ -82,11 +82,11 @@ def fitted_calibration(validation: Predictions) -> Json:
     counts = positives(targets).tolist()
     is_fitted = has_enough(targets)
     if not is_fitted:
-        kept = "probabilities stay as they are"
+        effect = "probabilities stay as they are"
         if validation.weights:
-            kept = "only the weights of the loss are divided out"
+            effect = "only the weights of the loss are divided out"
         log.info(
-            f"calibration: {kept} ({rarer_class(targets)} records of the "
+            f"calibration: {effect} ({rarer_class(targets)} records of the "
             f"rarer class, summed over labels; limit {MIN_FOR_TEMPERATURES})",
             extra={"topic": "calibration"},
         )

@@ -49,7 +49,7 @@ def _part(cohort: Cohort, store: Store, split: str | None) -> Json:
     index = store.index.iloc[store.rows(cohort.ids(split))]
     records, counts = len(targets), positives(targets).tolist()
     form = cohort.target.behaviour.form
-    known = (~np.isnan(targets)).sum(axis=0).tolist()
+    target_counts = (~np.isnan(targets)).sum(axis=0).tolist()
     columns = pd.DataFrame(targets, columns=list(cohort.labels))
     return {
         "records": records,
@@ -57,7 +57,7 @@ def _part(cohort: Cohort, store: Store, split: str | None) -> Json:
         "without_label": _share(int((targets != 1).all(axis=1).sum()), records),
         "positives": {
             label: _share(number, max(of, 1))
-            for label, number, of in zip(cohort.labels, counts, known, strict=True)
+            for label, number, of in zip(cohort.labels, counts, target_counts, strict=True)
             if form != "values"
         },
         "numbers": {

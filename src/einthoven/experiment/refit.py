@@ -69,8 +69,8 @@ def _rate(stage: Stage1, folders: Sequence[Path]) -> float:
     def value(rate: float) -> float:
         files = [folder / "stage1" / f"lr-{rate:g}" / HISTORY_FILE for folder in folders]
         first = 0 if stage.select == "best" else -1
-        kept = (read_lines(file, least=1)[first:] for file in files)
-        return float(mean(max(line.get(SELECT, -line[LOSS]) for line in lines) for lines in kept))
+        epochs = (read_lines(file, least=1)[first:] for file in files)
+        return float(mean(max(line.get(SELECT, -line[LOSS]) for line in lines) for lines in epochs))
 
     rates = stage.base_lr_sweep
     return max(rates, key=value) if rates else stage.base_lr

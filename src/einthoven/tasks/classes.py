@@ -88,11 +88,11 @@ class Multiclass(Kind):
         """Cross-entropy of every row, `(rows, 1)`."""
         import torch
 
-        known = ~targets.isnan().any(dim=1, keepdim=True)
+        has_class = ~targets.isnan().any(dim=1, keepdim=True)
         terms = targets.nan_to_num() * outputs.log_softmax(dim=1)
         if criterion.weights:
             terms = terms * outputs.new_tensor(criterion.weights)
-        return torch.where(known, -terms.sum(dim=1, keepdim=True), torch.nan)
+        return torch.where(has_class, -terms.sum(dim=1, keepdim=True), torch.nan)
 
     def activate(self, outputs: Tensor, task: Task) -> Tensor:
         """Softmax."""
@@ -106,9 +106,9 @@ class Multiclass(Kind):
         return np.log(share), (counts > 0) * share * (1 - share)
 
     def metrics(self, targets: Floats, predictions: Floats, weights: Floats) -> dict[str, Floats]:
-        """Of the most probable class, and of the probabilities; records of known class only."""
-        known = ~np.isnan(targets).any(axis=1)
-        true, shares, weights = targets[known], predictions[known], weights[:, known]
+        """Metrics of the most probable class and the probabilities, over records with a class."""
+        has_class = ~np.isnan(targets).any(axis=1)
+        true, shares, weights = targets[has_class], predictions[has_class], weights[:, has_class]
         classes = true.shape[1]
         cell = true.argmax(axis=1) * classes + shares.argmax(axis=1)
         marks = np.zeros((len(cell), classes**2))
@@ -137,9 +137,9 @@ class Multiclass(Kind):
 
 def confusion_matrix(targets: Matrix, predictions: Floats) -> NDArray[np.int64]:
     """Records by true class (rows) and most probable class (columns)."""
-    known = ~np.isnan(targets).any(axis=1)
+    has_class = ~np.isnan(targets).any(axis=1)
     classes = targets.shape[1]
-    cell = targets[known].argmax(axis=1) * classes + predictions[known].argmax(axis=1)
+    cell = targets[has_class].argmax(axis=1) * classes + predictions[has_class].argmax(axis=1)
     return np.bincount(cell, minlength=classes**2).reshape(classes, classes)
 
 

@@ -109,12 +109,12 @@ class Multilabel(Kind):
         import torch
         from torch.nn.functional import binary_cross_entropy_with_logits
 
-        known = ~targets.isnan()
+        has_target = ~targets.isnan()
         weights = outputs.new_tensor(criterion.weights) if criterion.weights else None
         losses = binary_cross_entropy_with_logits(
             outputs, targets.nan_to_num(), reduction="none", pos_weight=weights
         )
-        return losses if bool(known.all()) else torch.where(known, losses, torch.nan)
+        return losses if bool(has_target.all()) else torch.where(has_target, losses, torch.nan)
 
     def activate(self, outputs: Tensor, task: Task) -> Tensor:
         """Sigmoid."""
@@ -122,8 +122,12 @@ class Multilabel(Kind):
 
     def start(self, targets: Floats, weights: Floats, task: Task) -> tuple[Floats, Floats]:
         """Log odds of the shares; half a record for a label without positives, or negatives."""
-        known = ~np.isnan(targets)
-        total = weights.sum() if known.all() else np.maximum((weights * known).sum(axis=0), 1e-12)
+        has_target = ~np.isnan(targets)
+        total = (
+            weights.sum()
+            if has_target.all()
+            else np.maximum((weights * has_target).sum(axis=0), 1e-12)
+        )
         share = weights[:, 0] @ np.nan_to_num(targets) / total
         is_defined = (share > 0) & (share < 1)
         half = np.minimum(0.5 / total, 0.5)
@@ -134,8 +138,8 @@ class Multilabel(Kind):
         self, outputs: Floats, targets: Floats, criterion: Criterion
     ) -> tuple[Floats, Floats]:
         """In closed form."""
-        known, true = ~np.isnan(targets), np.nan_to_num(targets)
-        scale = known * np.ones_like(true)
+        has_target, true = ~np.isnan(targets), np.nan_to_num(targets)
+        scale = has_target * np.ones_like(true)
         if criterion.weights:
             scale = scale * np.where(true == 1, np.array(criterion.weights), 1.0)
         return (

@@ -62,9 +62,9 @@ class Regression(Kind):
         """Quantiles of every number."""
         groups = []
         for column in targets.T.astype(np.float64):
-            known = column[~np.isnan(column)]
+            values = column[~np.isnan(column)]
             shares = np.linspace(0, 1, QUANTILES + 1)[1:-1]
-            limits = np.quantile(known, shares) if known.size else shares
+            limits = np.quantile(values, shares) if values.size else shares
             place = np.searchsorted(limits, column, side="right")
             marks = place[:, None] == np.arange(QUANTILES)
             groups.append(marks & ~np.isnan(column)[:, None])
@@ -80,25 +80,25 @@ class Regression(Kind):
     def fitted(self, task: Task, targets: Matrix) -> Task:
         """Mean and standard deviation; 1 for a number that does not vary."""
         values = targets.astype(np.float64)
-        known = ~np.isnan(values)
-        count = np.maximum(known.sum(axis=0), 1)
-        mean = np.where(known, values, 0).sum(axis=0) / count
-        scale = np.sqrt((np.where(known, values - mean, 0) ** 2).sum(axis=0) / count)
+        has_value = ~np.isnan(values)
+        count = np.maximum(has_value.sum(axis=0), 1)
+        mean = np.where(has_value, values, 0).sum(axis=0) / count
+        scale = np.sqrt((np.where(has_value, values - mean, 0) ** 2).sum(axis=0) / count)
         scale = np.where(scale > 0, scale, 1.0)
         return replace(task, mean=tuple(mean.tolist()), scale=tuple(scale.tolist()))
 
     def losses(self, outputs: Tensor, targets: Tensor, criterion: Criterion) -> Tensor:
-        """Of standardised numbers."""
+        """Losses of standardised numbers."""
         import torch
         from torch.nn.functional import huber_loss, l1_loss, mse_loss
 
         losses: dict[str, Callable[..., Tensor]]
         losses = {"l2": mse_loss, "l1": l1_loss, "huber": huber_loss}
         mean, scale = (outputs.new_tensor(x) for x in (criterion.task.mean, criterion.task.scale))
-        known = ~targets.isnan()
-        standard = torch.where(known, (targets - mean) / scale, 0).to(outputs.dtype)
+        has_value = ~targets.isnan()
+        standard = torch.where(has_value, (targets - mean) / scale, 0).to(outputs.dtype)
         values = losses[criterion.loss](outputs, standard, reduction="none")
-        return torch.where(known, values, torch.nan)
+        return torch.where(has_value, values, torch.nan)
 
     def activate(self, outputs: Tensor, task: Task) -> Tensor:
         """In the unit of the number."""
@@ -112,14 +112,14 @@ class Regression(Kind):
         return np.zeros(targets.shape[1]), curvature
 
     def metrics(self, targets: Floats, predictions: Floats, weights: Floats) -> dict[str, Floats]:
-        """Of each number, over the records in which it is known."""
-        known = ~np.isnan(targets)
-        count = np.maximum(known.sum(axis=0), 1)
-        centre = np.where(known, targets, 0).sum(axis=0) / count
-        true = np.where(known, targets - centre, 0)  # centred, for the precision of the sums
-        made = np.where(known, predictions - centre, 0)
+        """Metrics of each number, over the records in which it is known."""
+        has_value = ~np.isnan(targets)
+        count = np.maximum(has_value.sum(axis=0), 1)
+        centre = np.where(has_value, targets, 0).sum(axis=0) / count
+        true = np.where(has_value, targets - centre, 0)  # centred, for the precision of the sums
+        made = np.where(has_value, predictions - centre, 0)
         error = made - true
-        total = weights @ known.astype(np.float64)
+        total = weights @ has_value.astype(np.float64)
         total = np.where(total > 0, total, np.nan)
 
         def mean(values: Floats) -> Floats:
@@ -141,15 +141,15 @@ class Regression(Kind):
         }
 
 
-def _refuse_rounded(name: str, values: Floats, file: Path) -> None:
+def _refuse_rounded(name: str, column: Floats, file: Path) -> None:
     """Refuse numbers whose differences are lost in 32 bits, as they are stored."""
-    known = values[~np.isnan(values)]
-    if len(np.unique(known)) < 2:
+    values = column[~np.isnan(column)]
+    if len(np.unique(values)) < 2:
         return
     with np.errstate(over="ignore"):
-        rounded = np.abs(known - known.astype(np.float32)).max()
-    middle = np.median(known)
-    spread = (np.abs(known - middle) / known.size).sum()
+        rounded = np.abs(values - values.astype(np.float32)).max()
+    middle = np.median(values)
+    spread = (np.abs(values - middle) / values.size).sum()
     if rounded > _MOST_ROUNDED * spread:
         raise CohortError(
             f"{file}: column {name!r} deviates by {spread:.3g} on average from {middle:.10g}: "
