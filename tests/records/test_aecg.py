@@ -190,6 +190,16 @@ def annotation(code: str, value: str, inside: str = "") -> str:
     )
 
 
+def test_a_newborn_without_date_of_birth_is_0_years_old() -> None:
+    age = (
+        '<controlVariable><relatedObservation><code code="21612-7"/><value value="0" unit="a"/>'
+        "</relatedObservation></controlVariable>"
+    )
+    text = aecg(COUNTS).replace('<birthTime value="19600518"/>', "")
+    assert "age" not in read(text).metadata
+    assert read(text.replace("</AnnotatedECG>", f"{age}</AnnotatedECG>")).metadata["age"] == "0"
+
+
 def test_measurements_and_statements() -> None:
     beat = annotation("BEAT", "<value/>", annotation("TIME_PD_QT", '<value value="1"/>'))
     texts = [

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable
 from decimal import Decimal
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -25,11 +24,12 @@ from einthoven.records.xml import (
     attribute_of,
     date_of,
     figure,
+    first_interval,
     format_name,
-    interval,
     millivolts,
     number,
     parse,
+    reported_age,
     samples,
     stack,
     text_of,
@@ -57,9 +57,9 @@ _INTERVALS = {
     "qtc_ms": ("TIME_PD_QTC", "TIME_PD_QTCB", "TIME_PD_QTCF"),
 }
 _AXES = {
-    "p_axis_deg": ("ANGLE_P_FRONT",),
-    "qrs_axis_deg": ("ANGLE_QRS_FRONT",),
-    "t_axis_deg": ("ANGLE_T_FRONT",),
+    "p_axis_deg": "ANGLE_P_FRONT",
+    "qrs_axis_deg": "ANGLE_QRS_FRONT",
+    "t_axis_deg": "ANGLE_T_FRONT",
 }
 _MINIMUM_SHARE = 0.2  # of a tracing in several parts; four groups of three leads have a quarter
 
@@ -294,16 +294,20 @@ def _metadata(root: Element, series: Element) -> dict[str, str]:
         text_of(author, "manufacturerOrganization/name"),
         text_of(author, "manufacturedSeriesDevice/manufacturerModelName"),
     )
-    found = _annotations(series)
+    annotations = _annotations(series)
+    age = _age(root)
     return metadata(
         time=iso_time(day, time),
-        age=_age(root) or age_at(birth, day),
+        age=age_at(birth, day) if age is None else age,
         sex=sex_of(attribute_of(person, "administrativeGenderCode", "code")),
         statements=_statements(series),
         device=" ".join(filter(None, device)),
         filters=_filters(series),
-        **{key: _first(found, codes, interval) for key, codes in _INTERVALS.items()},
-        **{key: _first(found, codes, figure) for key, codes in _AXES.items()},
+        **{
+            key: first_interval(annotations.get(code, "") for code in codes)
+            for key, codes in _INTERVALS.items()
+        },
+        **{key: figure(annotations.get(code, "")) for key, code in _AXES.items()},
     )
 
 
@@ -325,9 +329,8 @@ def _age(root: Element) -> float | None:
     """Reported age in years."""
     for observation in root.iterfind("controlVariable/relatedObservation"):
         if attribute_of(observation, "code", "code") == _AGE:
-            age = figure(attribute_of(observation, "value", "value"))
             years = _YEARS.get(attribute_of(observation, "value", "unit"))
-            return None if age is None or years is None else round(age * years, 2)
+            return reported_age(attribute_of(observation, "value", "value"), years)
     return None
 
 
@@ -346,19 +349,12 @@ def _annotations(series: Element) -> dict[str, str]:
 
     Annotations inside others belong to single beats or leads.
     """
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for path in ("subjectOf", "derivation/derivedSeries/subjectOf"):
         for annotation in series.iterfind(f"{path}/annotationSet/component/annotation"):
             code = attribute_of(annotation, "code", "code").upper().removeprefix(_CODE)
-            found.setdefault(code, attribute_of(annotation, "value", "value"))
-    return found
-
-
-def _first(
-    found: dict[str, str], codes: tuple[str, ...], read: Callable[[str], float | None]
-) -> float | None:
-    values = (read(found.get(code, "")) for code in codes)
-    return next((value for value in values if value is not None), None)
+            values.setdefault(code, attribute_of(annotation, "value", "value"))
+    return values
 
 
 def _filters(series: Element) -> str:

@@ -17,10 +17,12 @@ from einthoven.records.record import Record, canonical_lead
 from einthoven.records.xml import (
     add_lead,
     attribute_of,
+    check_number_of_leads,
     count,
     date_of,
     figure,
     format_name,
+    interpretation,
     interval,
     millivolts,
     number,
@@ -89,10 +91,7 @@ def read(file: EcgFile) -> Record:
             reason = f"lead {lead} has {len(values)}"
             raise file.refusal("ChannelSampleCountTotal", total, reason, remedy=_EXPORT)
         add_lead(file, leads, lead, resolution * values)
-    announced = text_of(strip, "NumberOfLeads")
-    if announced and count(file, "NumberOfLeads", announced) > len(leads):
-        reason = f"the file has {len(leads)}: {', '.join(leads)}"
-        raise file.refusal("NumberOfLeads", announced, reason, remedy=_EXPORT)
+    check_number_of_leads(file, "NumberOfLeads", text_of(strip, "NumberOfLeads"), leads)
     return Record.create(
         stack(file, leads),
         _rate(file, strip),
@@ -124,7 +123,7 @@ def _resolution(file: EcgFile, strip: Element) -> float:
 
 
 def _metadata(root: Element) -> dict[str, str]:
-    patient, found = root.find("PatientInfo"), root.find("RestingECGMeasurements")
+    patient, measurements = root.find("PatientInfo"), root.find("RestingECGMeasurements")
     day, time = _moment(root.find("ObservationDateTime"))
     birth, _ = _moment(patient.find("BirthDateTime") if patient is not None else None)
     reported = figure(_of_unit(patient, "Age", "YEARS"))
@@ -139,14 +138,13 @@ def _metadata(root: Element) -> dict[str, str]:
         sex=sex_of(text_of(patient, "Gender")),
         height_cm=interval(_of_unit(patient, "Height", "CENTIMETERS")),
         weight_kg=interval(_of_unit(patient, "Weight", "KILOGRAMS")),
-        statements=original or edited,
-        edited_statements=edited if original and edited != original else None,
         device=" ".join(
             filter(None, ("GE", text_of(device, "Desc"), text_of(device, "SoftwareVer")))
         ),
         filters=_filters(root),
-        **{key: interval(text_of(found, name)) for key, name in _INTERVALS.items()},
-        **{key: figure(text_of(found, name)) for key, name in _AXES.items()},
+        **interpretation(original, edited),
+        **{key: interval(text_of(measurements, name)) for key, name in _INTERVALS.items()},
+        **{key: figure(text_of(measurements, name)) for key, name in _AXES.items()},
     )
 
 

@@ -20,15 +20,18 @@ from einthoven.records.metadata import age_at, filters_text, iso_time, metadata,
 from einthoven.records.record import Record, canonical_lead
 from einthoven.records.xml import (
     add_lead,
+    check_number_of_leads,
     count,
     date_of,
     decode_base64,
     figure,
     format_name,
+    interpretation,
     interval,
     millivolts,
     number,
     parse,
+    reported_age,
     stack,
     text_of,
     time_of,
@@ -115,10 +118,7 @@ def _rhythm(file: EcgFile, waveform: Element) -> tuple[float, dict[str, NDArray[
     for element in waveform.iterfind("LeadData"):
         lead = canonical_lead(text_of(element, "LeadID"))
         add_lead(file, leads, lead, _lead(file, lead, element))
-    announced = text_of(waveform, "NumberofLeads")
-    if announced and count(file, "NumberofLeads", announced) > len(leads):
-        reason = f"the file has {len(leads)}: {', '.join(leads)}"
-        raise file.refusal("NumberofLeads", announced, reason, remedy=_EXPORT)
+    check_number_of_leads(file, "NumberofLeads", text_of(waveform, "NumberofLeads"), leads)
     return base * 10**exponent, leads
 
 
@@ -163,24 +163,20 @@ def _metadata(root: Element) -> dict[str, str]:
     patient, test = root.find("PatientDemographics"), root.find("TestDemographics")
     day = _date(text_of(test, "AcquisitionDate"))
     years = _YEARS.get(text_of(patient, "AgeUnits").upper())
-    age = figure(text_of(patient, "PatientAge"))
+    age = reported_age(text_of(patient, "PatientAge"), years)
     device = text_of(test, "AcquisitionDevice")
-    original, edited = _statements(root, "OriginalDiagnosis"), _statements(root, "Diagnosis")
     reader = (text_of(test, "OverreaderFirstName"), text_of(test, "OverreaderLastName"))
     confirmed = text_of(test, "Status").upper() == "CONFIRMED"
     return metadata(
         time=iso_time(day, time_of(text_of(test, "AcquisitionTime"))),
-        age=age_at(_date(text_of(patient, "DateofBirth")), day)
-        if age is None or years is None
-        else round(age * years, 2),
+        age=age_at(_date(text_of(patient, "DateofBirth")), day) if age is None else age,
         sex=sex_of(text_of(patient, "Gender")),
         height_cm=interval(text_of(patient, "HeightCM")),
         weight_kg=interval(text_of(patient, "WeightKG")),
-        statements=original or edited,
-        edited_statements=edited if original and edited != original else None,
         confirmed_by=" ".join(filter(None, reader)) if confirmed else None,
         device=device and f"GE {device}",
         filters=_filters(root),
+        **interpretation(_statements(root, "OriginalDiagnosis"), _statements(root, "Diagnosis")),
         **{key: interval(_measurement(root, name)) for key, name in _INTERVALS.items()},
         **{key: figure(_measurement(root, name)) for key, name in _AXES.items()},
     )

@@ -22,6 +22,7 @@ from einthoven.records.xml import (
     date_of,
     decode_base64,
     figure,
+    first_interval,
     format_name,
     interval,
     number,
@@ -53,9 +54,9 @@ _INTERVALS = {
     "qtc_ms": ("qtcb", "meanqtc"),
 }
 _AXES = {
-    "p_axis_deg": ("pfrontaxis",),
-    "qrs_axis_deg": ("qrsfrontaxis",),
-    "t_axis_deg": ("tfrontaxis",),
+    "p_axis_deg": "pfrontaxis",
+    "qrs_axis_deg": "qrsfrontaxis",
+    "t_axis_deg": "tfrontaxis",
 }
 
 
@@ -311,9 +312,9 @@ def _metadata(root: Element) -> dict[str, str]:
     patient = root.find("patient/generalpatientdata")
     acquired = root.find("dataacquisition")
     report = root.find("interpretations/interpretation")
-    measured = report.find("globalmeasurements") if report is not None else None
-    if measured is None and report is not None:
-        measured = report.find("interpretationmeasurements")
+    measurements = report.find("globalmeasurements") if report is not None else None
+    if measurements is None and report is not None:
+        measurements = report.find("interpretationmeasurements")
     day = date_of(attribute_of(acquired, ".", "date"))
     years = figure(text_of(patient, "age/years"))
     inches, pounds = text_of(patient, "height/inch"), text_of(patient, "weight/lb")
@@ -337,8 +338,11 @@ def _metadata(root: Element) -> dict[str, str]:
         device=machine and f"Philips {machine}",
         filters=filters_text(text_of(band, "hipass"), text_of(band, "lowpass"), None)
         or filters_text(*_band(text_of(band, "signalbandwidth")), None),
-        **{key: _measurement(measured, names, positive=True) for key, names in _INTERVALS.items()},
-        **{key: _measurement(measured, names, positive=False) for key, names in _AXES.items()},
+        **{
+            key: first_interval(text_of(measurements, name) for name in names)
+            for key, names in _INTERVALS.items()
+        },
+        **{key: figure(text_of(measurements, name)) for key, name in _AXES.items()},
     )
 
 
@@ -350,10 +354,3 @@ def _band(text: str) -> tuple[str, str]:
     """Cut-off frequencies of text such as `0.05-150`."""
     low, _, high = text.partition("-")
     return (low, high) if figure(low) is not None and figure(high) is not None else ("", "")
-
-
-def _measurement(
-    element: Element | None, names: tuple[str, ...], *, positive: bool
-) -> float | None:
-    values = ((interval if positive else figure)(text_of(element, name)) for name in names)
-    return next((value for value in values if value is not None), None)

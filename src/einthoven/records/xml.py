@@ -5,6 +5,7 @@ from __future__ import annotations
 import binascii
 import datetime as dt
 import re
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any
 from xml.etree.ElementTree import Element, TreeBuilder
@@ -185,6 +186,12 @@ def statements_of(elements: list[Element], *paths: str) -> list[str]:
     return [line for line in lines if line]
 
 
+def interpretation(original: list[str], edited: list[str]) -> dict[str, list[str]]:
+    """Metadata of the device's statements and of edited ones, which stand in for missing ones."""
+    differ = original and edited != original
+    return {"statements": original or edited, "edited_statements": edited if differ else []}
+
+
 # ------------------------------------------------------------------ numbers
 
 
@@ -199,6 +206,17 @@ def figure(text: str) -> float | None:
 def interval(text: str) -> float | None:
     """Rate or interval in a text; None for anything else, and for 0, which means not measured."""
     return figure(text) or None
+
+
+def first_interval(texts: Iterable[str]) -> float | None:
+    """First rate or interval among some texts; None without one."""
+    return next(filter(None, map(interval, texts)), None)
+
+
+def reported_age(text: str, years: float | None) -> float | None:
+    """Age in years, from a number and its unit in years; None without either."""
+    age = figure(text)
+    return None if age is None or years is None else round(age * years, 2)
 
 
 def number(file: EcgFile, field: str, text: str, *, positive: bool = False) -> float:
@@ -302,6 +320,13 @@ def stack(file: EcgFile, leads: dict[str, NDArray[np.float32]]) -> NDArray[np.fl
     signal = np.array(list(leads.values()))
     signal.flags.writeable = False
     return signal
+
+
+def check_number_of_leads(file: EcgFile, field: str, text: str, leads: Collection[str]) -> None:
+    """Refuse a file with fewer leads than `text`, the value of `field`, which may be empty."""
+    if text and count(file, field, text) > len(leads):
+        reason = f"the file has {len(leads)}: {', '.join(leads)}"
+        raise file.refusal(field, text, reason, remedy=_EXPORT)
 
 
 def add_lead(
