@@ -11,7 +11,8 @@ import pandas as pd
 from scipy.stats import binomtest
 
 from einthoven.cohorts.ptbxl import REMOVED_IN_1_0_3
-from einthoven.cohorts.report_labels import label_reports, load_patterns, read_reports
+from einthoven.cohorts.report_labels import label_reports, read_reports
+from einthoven.cohorts.report_patterns import load_patterns
 from einthoven.report.format import with_interval
 
 

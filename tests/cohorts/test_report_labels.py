@@ -10,15 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from einthoven.cohorts.report_labels import (
-    LONGEST,
-    Patterns,
-    label_reports,
-    load_patterns,
-    read_reports,
-    shipped_patterns,
-    spelt,
-)
+from einthoven.cohorts.report_labels import LONGEST, label_reports, read_reports
+from einthoven.cohorts.report_patterns import Patterns, load_patterns, shipped_patterns, spelt
 from einthoven.errors import CohortError
 
 TREE = """

@@ -175,7 +175,8 @@ def label(
     each label of each record, and OUT.unmatched.csv the phrases without a label, most frequent
     first: read them, add patterns, and repeat the command. docs/labels.md has the rest.
     """
-    from einthoven.cohorts.report_labels import label_reports, load_patterns, read_reports
+    from einthoven.cohorts.report_labels import label_reports, read_reports
+    from einthoven.cohorts.report_patterns import load_patterns
 
     rules = load_patterns(patterns)
     result = label_reports(read_reports(reports), rules, columns=text or (), uncertain=uncertain)
