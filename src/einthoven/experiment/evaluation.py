@@ -273,22 +273,7 @@ def evaluate_model(
     model = load_model(folder)
     split = split or evaluation_split(folder, (cohort, store))
     leakage = check_evaluation_records(folder, (cohort, store), split)
-    stored = _stored_evaluation(folder)
-    if leakage and stored.get("folds"):
-        raise EvaluationError(
-            f"{folder} was refitted on all records of its folds: it has seen {leakage['seen']} "
-            f"{split} records of {cohort.name}",
-            remedy="read its card, which has the out-of-fold results, or name another cohort; for "
-            "fewer leads, cross-validate a model of them (posttrain --folds 5 --leads I,II)",
-        )
-    records: Json = {"cohort": _description(cohort), "split": split}
-    if stored and out is None and not is_of_records(stored, records):
-        kind = "out-of-fold" if stored.get("folds") else stored["split"]
-        raise EvaluationError(
-            f"{folder} has an evaluation ({stored['cohort']['name']}, {kind}) that another one "
-            f"({cohort.name}, {split}) would replace",
-            remedy="name a folder for the new one with --out",
-        )
+    _check_stored(folder, cohort, split, leakage=leakage, replaces=out is None)
     options: Json = {"resamples": resamples, "seed": seed, "by": by}
     work: Json = {"device": device, "progress": progress}
     table = predict_cohort(model, cohort, store, split, calibrated=False, **work)
@@ -311,6 +296,35 @@ def evaluate_model(
             accuracy = measure_lead_accuracy(model, cohort, store, **work)
             update_config(folder, lead_accuracy=accuracy)
     return write_evaluation(folder, evaluation, out)
+
+
+def _check_stored(
+    folder: str | Path, cohort: Cohort, split: str, *, leakage: Json | None, replaces: bool
+) -> None:
+    """Check a new evaluation against the one that the model folder has.
+
+    Raises
+    ------
+    EvaluationError
+        If a cross-validated model has seen some of the records (`leakage`), or the new evaluation
+        replaces one on other records.
+    """
+    stored = _stored_evaluation(folder)
+    if leakage and stored.get("folds"):
+        raise EvaluationError(
+            f"{folder} was refitted on all records of its folds: it has seen {leakage['seen']} "
+            f"{split} records of {cohort.name}",
+            remedy="read its card, which has the out-of-fold results, or name another cohort; for "
+            "fewer leads, cross-validate a model of them (posttrain --folds 5 --leads I,II)",
+        )
+    records: Json = {"cohort": _description(cohort), "split": split}
+    if stored and replaces and not is_of_records(stored, records):
+        kind = "out-of-fold" if stored.get("folds") else stored["split"]
+        raise EvaluationError(
+            f"{folder} has an evaluation ({stored['cohort']['name']}, {kind}) that another one "
+            f"({cohort.name}, {split}) would replace",
+            remedy="name a folder for the new one with --out",
+        )
 
 
 def _stored_evaluation(folder: str | Path) -> Json:

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
 from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import FEWEST_FOLDS, Cohort
@@ -53,7 +54,13 @@ from einthoven.stages.leakage import (
     joined_duplicates,
 )
 from einthoven.stages.policy import Decision
-from einthoven.stages.posttrain import check_weights, posttrain, request_of, resolve_recipe
+from einthoven.stages.posttrain import (
+    PosttrainResult,
+    check_weights,
+    posttrain,
+    request_of,
+    resolve_recipe,
+)
 from einthoven.stages.recipe import Recipe
 from einthoven.training.distributed import Processes
 from einthoven.training.run import open_run
@@ -147,24 +154,57 @@ def run_folds(
         refit = selections[0]["recipe"]["refit"]  # of each fold; it makes no difference here
         described = trained.recipe.model_copy(update={"refit": refit})
         trained = replace(trained, run=run, recipe=described, policy=decisions)
-        tables = {split: out_of_fold(folders, split, cohort.ids()) for split in SPLITS}
-        for split, table in tables.items():
-            table.save(table_file(run.path, split))
-        scores, table = score_splits(tables, **bootstrap), tables["test"]
-        metrics = metrics_of(trained, scores, processes.device) | {"folds": fold_scores(folders)}
-        model = model_of(trained, everyone, final)
-        model.config["selection"] = f"stages, epochs, calibration and thresholds from {folds} folds"
-        fitted = replace(table, metadata={**table.metadata, "split": "out of fold"})
-        model = saved_model(model, run.path / MODEL, fitted, scores["test"])
-        places = np.argmax([np.isin(table.records, part.ids("test")) for part in parts], axis=0)
-        evaluation = evaluation_of(
-            model, cohort, table, score=metrics["test"], folds=places, **bootstrap
-        )
-        evaluation |= {"validation": metrics["validation"], "folds": metrics["folds"]}
-        evaluation["population"] = population(everyone, store)
-        write_evaluation(run.path / MODEL, evaluation)
-        write_json(run.path / METRICS_FILE, metrics)  # last: it makes the run complete
-        return RunResult(run, scores["test"])
+        return _join(
+            trained, final, cohort, store, dict(zip(folders, parts, strict=True)),
+            device=processes.device, **bootstrap,
+        )  # fmt: skip
+
+
+def _join(
+    trained: PosttrainResult,
+    recipe: Recipe,
+    cohort: Cohort,
+    store: Store,
+    parts: Mapping[Path, Cohort],
+    *,
+    device: torch.device,
+    **bootstrap: Any,
+) -> RunResult:
+    """Write the predictions, model, evaluation and metrics of all folds.
+
+    Parameters
+    ----------
+    trained : PosttrainResult
+        Training on all records by `recipe`; its run receives the files.
+    cohort, store : Cohort, Store
+        All records.
+    parts : mapping of Path to Cohort
+        Folders and cohorts of the folds.
+    bootstrap
+        `resamples` and `by`, as in `score_splits`.
+    """
+    run, everyone, folders = trained.run, cohort.with_splits("train"), list(parts)
+    tables = {split: out_of_fold(folders, split, cohort.ids()) for split in SPLITS}
+    for split, table in tables.items():
+        table.save(table_file(run.path, split))
+    scores, table = score_splits(tables, **bootstrap), tables["test"]
+    metrics = metrics_of(trained, scores, device) | {"folds": fold_scores(folders)}
+    model = model_of(trained, everyone, recipe)
+    model.config["selection"] = (
+        f"stages, epochs, calibration and thresholds from {len(parts)} folds"
+    )
+    fitted = replace(table, metadata={**table.metadata, "split": "out of fold"})
+    model = saved_model(model, run.path / MODEL, fitted, scores["test"])
+    tested = [np.isin(table.records, part.ids("test")) for part in parts.values()]
+    evaluation = evaluation_of(
+        model, cohort, table,
+        score=metrics["test"], folds=np.argmax(tested, axis=0), **bootstrap,
+    )  # fmt: skip
+    evaluation |= {"validation": metrics["validation"], "folds": metrics["folds"]}
+    evaluation["population"] = population(everyone, store)
+    write_evaluation(run.path / MODEL, evaluation)
+    write_json(run.path / METRICS_FILE, metrics)  # last: it makes the run complete
+    return RunResult(run, scores["test"])
 
 
 def _check_folds(cohort: Cohort, store: Store, folds: int) -> None:
