@@ -105,26 +105,13 @@ def open_ptbxl(
     if rate not in (None, 100, 500):
         raise CohortError(f"rate {rate} Hz", remedy="PTB-XL is recorded at 100 and at 500 Hz")
     database = _read_database(root / DATABASE)
-    statements = _read(root / STATEMENTS, ["code", "description", *_STATEMENT_COLUMNS])
-    statements = statements.set_index("code")
     labelling = name if goal.kind == "multilabel" and name in TASKS else "superclass-5"
-    mapping, descriptions = _label_mapping(statements, labelling, root / STATEMENTS)
-    labels = tuple(sorted(set(mapping.values())))
-    codes = [_parse_codes(text, root / DATABASE) for text in database["scp_codes"]]
-    unknown = sorted(set().union(*codes) - set(statements.index))
-    if unknown:
-        raise CohortError(
-            f"{root / DATABASE} uses codes {unknown[:5]} that {STATEMENTS} does not list",
-            remedy="use both files of one version, or add the codes to scp_statements.csv",
-        )
-    present = [{mapping[code] for code in row & mapping.keys()} for row in codes]
-    matrix = compact(np.array([[x in row for x in labels] for row in present], dtype=np.float32))
+    labels, positives, descriptions = _labels(database, root, labelling)
     table = _record_table(database, root, rate)
-    if name not in TASKS:
-        columns = database.assign(**{x: table[x].to_numpy() for x in ("age", "sex") if x in table})
-        columns[SUPERCLASS] = [row.copy().pop() if len(row) == 1 else None for row in present]
-        if "age" in columns:
-            columns["age"] = columns["age"].mask(columns["age"] == ABOVE_89)
+    if name in TASKS:
+        matrix = compact(np.array([[x in row for x in labels] for row in positives], np.float32))
+    else:
+        columns = _target_columns(database, table, positives)
         labels, matrix = goal.behaviour.read(goal, columns, root / DATABASE)
     version = _version(database)
     published = bool(version)
@@ -236,6 +223,35 @@ def _record_table(database: pd.DataFrame, root: Path, rate: int | None) -> pd.Da
             table[name] = database[source]
     table.index = pd.Index(database.index.astype(str), name="record")
     return table
+
+
+def _labels(
+    database: pd.DataFrame, root: Path, task: str
+) -> tuple[tuple[str, ...], list[set[str]], dict[str, str]]:
+    """Labels of a task of statements, those of each record, and label -> description."""
+    statements = _read(root / STATEMENTS, ["code", "description", *_STATEMENT_COLUMNS])
+    statements = statements.set_index("code")
+    mapping, descriptions = _label_mapping(statements, task, root / STATEMENTS)
+    codes = [_parse_codes(text, root / DATABASE) for text in database["scp_codes"]]
+    unknown = sorted(set().union(*codes) - set(statements.index))
+    if unknown:
+        raise CohortError(
+            f"{root / DATABASE} uses codes {unknown[:5]} that {STATEMENTS} does not list",
+            remedy="use both files of one version, or add the codes to scp_statements.csv",
+        )
+    positives = [{mapping[code] for code in row & mapping.keys()} for row in codes]
+    return tuple(sorted(set(mapping.values()))), positives, descriptions
+
+
+def _target_columns(
+    database: pd.DataFrame, table: pd.DataFrame, superclasses: list[set[str]]
+) -> pd.DataFrame:
+    """Columns that a task can be about: the database's, age and sex as in the table, superclass."""
+    columns = database.assign(**{x: table[x].to_numpy() for x in ("age", "sex") if x in table})
+    columns[SUPERCLASS] = [row.copy().pop() if len(row) == 1 else None for row in superclasses]
+    if "age" in columns:
+        columns["age"] = columns["age"].mask(columns["age"] == ABOVE_89)
+    return columns
 
 
 def _label_mapping(
