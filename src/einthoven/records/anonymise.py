@@ -41,7 +41,7 @@ def age_without_identity(text: str) -> float | None:
 
 
 def codes_of(record: Record) -> list[str]:
-    """Codes under `Dx`, as the record states them; perhaps other words."""
+    """Codes under `Dx`, with any other words that the record has there."""
     texts = [value for key, value in record.metadata.items() if key.lower() == "dx"]
     return [code for text in texts for code in re.split(r"[,\s]+", text) if code]
 
@@ -49,20 +49,20 @@ def codes_of(record: Record) -> list[str]:
 def anonymised(record: Record, codes: Collection[str]) -> Record:
     """Record without name, patient, source and everything that may identify a patient.
 
-    Of the metadata, only plausible numbers, the given SNOMED CT codes (under `Dx`) and words of
-    closed lists are kept.
+    Three kinds of metadata stay: plausible numbers, words of closed lists and, under `Dx`, the
+    SNOMED CT codes that are in `codes`.
     """
-    given = {key.lower(): value.strip() for key, value in record.metadata.items()}
-    kept = {key: given[key] for key in KEYS if _is_plausible(key, given.get(key, ""))}
-    age = age_without_identity(given.get("age", ""))
+    texts = {key.lower(): value.strip() for key, value in record.metadata.items()}
+    metadata = {key: texts[key] for key in KEYS if _is_plausible(key, texts.get(key, ""))}
+    age = age_without_identity(texts.get("age", ""))
     if age is not None:
-        kept["age"] = f"{age:g}"
-    if sex_of(given.get("sex", "")):
-        kept["sex"] = sex_of(given["sex"])
-    if _FILTERS.fullmatch(given.get("filters", "")):
-        kept["filters"] = given["filters"]
-    if known := [code for code in codes_of(record) if code in codes]:
-        kept["Dx"] = ",".join(known)
+        metadata["age"] = f"{age:g}"
+    if sex_of(texts.get("sex", "")):
+        metadata["sex"] = sex_of(texts["sex"])
+    if _FILTERS.fullmatch(texts.get("filters", "")):
+        metadata["filters"] = texts["filters"]
+    if diagnoses := [code for code in codes_of(record) if code in codes]:
+        metadata["Dx"] = ",".join(diagnoses)
     leads = [
         lead if lead.lower() in _LEADS else f"lead{place}"
         for place, lead in enumerate(record.leads, 1)
@@ -74,7 +74,7 @@ def anonymised(record: Record, codes: Collection[str]) -> Record:
         patient=None,
         source="",
         source_hash="",
-        metadata=kept,
+        metadata=metadata,
     )
 
 

@@ -23,7 +23,7 @@ from einthoven.records.lead_codes import lead_of_text
 from einthoven.records.record import Record, canonical_lead
 from einthoven.records.sidecar import (
     Sidecar,
-    described,
+    complete_sidecar,
     record_of,
     sidecar_of,
     sidecar_path,
@@ -64,7 +64,7 @@ def read(file: EcgFile) -> Record:
             "are those of a table of ECG files",
             remedy="name an ECG file, or use the table as a cohort",
         )
-    sidecar = described(file, columns=[lead for lead in layout.leads if lead])
+    sidecar = complete_sidecar(file, columns=[lead for lead in layout.leads if lead])
     columns = _columns(file, layout, sidecar)
     values = _numbers(file, text, layout, sidecar, columns)
     values = _checked_times(file, values, layout, sidecar, columns)
@@ -186,8 +186,8 @@ def _layout(text: str, sidecar: Sidecar) -> _Layout:
 
 
 def _delimiter(line: str, sidecar: Sidecar) -> str | None:
-    found = next((delimiter for delimiter in _DELIMITERS if delimiter in line), None)
-    return (sidecar.delimiter or found or "").strip(" ") or None
+    delimiter = next((delimiter for delimiter in _DELIMITERS if delimiter in line), "")
+    return (sidecar.delimiter or delimiter).strip(" ") or None
 
 
 def _is_number(cell: str, marks: set[str]) -> bool:
@@ -242,13 +242,15 @@ def _numbers(
     # Imported here because pandas takes 0.5 s.
     import pandas as pd
 
-    wanted = range(width) if columns is None else {*columns, *_numeric_times(first, layout)}
+    selection = sorted(
+        range(width) if columns is None else {*columns, *_numeric_times(first, layout)}
+    )
     try:
         table = pd.read_csv(
             io.StringIO("".join(body)),
             sep=layout.delimiter or r"\s+",
             header=None,
-            usecols=sorted(wanted),
+            usecols=selection,
             dtype=np.float64,
             na_values=list(marks),
             keep_default_na=False,
@@ -264,7 +266,7 @@ def _numbers(
     if cells != len(table) * width:  # pandas fills short lines up
         raise _fault(file, body[0], layout, marks)
     values = np.full((len(table), width), np.nan)
-    values[:, sorted(wanted)] = table.to_numpy()
+    values[:, selection] = table.to_numpy()
     return values
 
 

@@ -30,8 +30,11 @@ def csv_content(record: Record) -> tuple[bytes, bytes]:
     ]
     if record.patient:
         lines.append(f"patient = {_quoted(record.patient)}")
-    known = {key: text for key, text in record.metadata.items() if key in KEYS}
-    lines += ["\n[metadata]"] * bool(known) + [f"{key} = {_quoted(known[key])}" for key in known]
+    statements = [
+        f"{key} = {_quoted(text)}" for key, text in record.metadata.items() if key in KEYS
+    ]
+    if statements:
+        lines += ["\n[metadata]", *statements]
     return buffer.getvalue(), "\n".join([*lines, ""]).encode()
 
 

@@ -240,8 +240,7 @@ def _leads(file: EcgFile, channels: list[Dataset], is_ecg: bool) -> Iterator[tup
         source = first(channel, "ChannelSourceSequence")
         texts = [text(source, "CodeMeaning"), text(channel, "ChannelLabel")]
         code = text(source, "CodeValue")
-        found = [lead_of_code(code), *map(lead_of_text, (code, *texts))]
-        names = list(filter(None, found))
+        names = list(filter(None, [lead_of_code(code), *map(lead_of_text, (code, *texts))]))
         if len({name.removesuffix("-cal") for name in names}) > 1:  # a label may omit "derived"
             reason = f"code and names disagree: {', '.join(filter(None, [code, *texts]))}"
             raise file.refusal("Channel Source Sequence", code, reason, remedy=_EXPORT)

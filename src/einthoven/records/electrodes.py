@@ -34,16 +34,16 @@ _PAIRS = [p for p in combinations(_CHEST, 2) if p not in (("V4", "V5"), ("V5", "
 
 @dataclass(frozen=True, eq=False)
 class Exchange:
-    """Electrodes in other places than their leads' names say.
+    """An exchange of electrodes, after which leads have wrong names.
 
     Attributes
     ----------
     text : str
         Description.
     leads : tuple of str
-        Leads that are not what they are called.
+        Leads with wrong names.
     matrix : numpy.ndarray, shape (8, 8)
-        What it makes of `LEADS`.
+        Effect on `LEADS`, which it multiplies from the left.
     """
 
     text: str
@@ -99,10 +99,11 @@ def exchange_of(record: Record) -> Exchange | None:
     if not candidates:
         return None
 
-    def undone(name: str) -> float:
+    def remainder(name: str) -> float:
+        """Highest score that remains after the reversal of an exchange."""
         return float(_scores(weights, np.linalg.inv(EXCHANGES[name].matrix) @ x).max())
 
-    return EXCHANGES[min(candidates, key=undone)]
+    return EXCHANGES[min(candidates, key=remainder)]
 
 
 def _without_signal(x: NDArray[np.float64]) -> Exchange | None:
@@ -153,7 +154,7 @@ def _scores(weights: NDArray[np.float64], x: NDArray[np.float64]) -> NDArray[np.
 
 @cache
 def coefficients() -> NDArray[np.float64]:
-    """Weights of the features and a constant for each of `EXCHANGES`; found if the sum is >= 0."""
+    """Weights of the features and a constant for each of `EXCHANGES`; a sum >= 0 indicates it."""
     text = files("einthoven.records").joinpath("electrodes.json").read_text(encoding="utf-8")
     table = json.loads(text)
     return np.array([table[name] for name in EXCHANGES])

@@ -275,67 +275,23 @@ def _reader(module: str, function: str = "read") -> Callable[..., Any]:
     return call
 
 
+def _register(name: str, suffixes: tuple[str, ...], module: str, **modules: str) -> None:
+    """Register a format of `module`; `modules` are those of its optional functions, by name."""
+    functions = {function: _reader(place, function) for function, place in modules.items()}
+    register_format(Format(name, suffixes, _reader(module), **functions))
+
+
 WFDB = Format("WFDB", (".hea", ".dat", ".mat"), _reader("wfdb", "read_wfdb"))
 register_format(WFDB)
-register_format(
-    Format(
-        "DICOM",
-        (".dcm",),
-        _reader("dicom"),
-        recognises=_reader("dicom_head", "recognises"),
-        members=_reader("dicom_head", "members"),
-    )
-)
-register_format(
-    Format(
-        "ISHNE Holter",
-        (".ecg",),
-        _reader("ishne"),
-        recognises=_reader("ishne", "recognises"),
-        read_part=_reader("ishne", "read_part"),
-    )
-)
-register_format(
-    Format(
-        "EDF",
-        (".edf", ".bdf"),
-        _reader("edf"),
-        recognises=_reader("edf_header", "recognises"),
-        read_part=_reader("edf", "read_part"),
-    )
-)
-for _name, _module in (
-    ("GE CardioSoft", "cardiosoft"),
-    ("GE MUSE", "muse"),
-    ("Philips Sierra", "philips"),
-):
-    register_format(
-        Format(_name, (".xml",), _reader(_module), recognises=_reader(_module, "recognises"))
-    )
-register_format(
-    Format(
-        "HL7 aECG",
-        (".xml",),
-        _reader("aecg"),
-        recognises=_reader("aecg", "recognises"),
-        members=_reader("aecg", "members"),
-    )
-)
-register_format(
-    Format("SCP-ECG", (".scp",), _reader("scp"), recognises=_reader("scp_sections", "recognises"))
-)
-for _name, _suffixes, _module in (
-    ("HDF5", (".h5", ".hdf5"), "hdf5"),
-    ("MATLAB", (".mat",), "matlab"),
-    ("NumPy", (".npy", ".npz"), "npy"),
-):
-    register_format(
-        Format(
-            _name,
-            _suffixes,
-            _reader(_module),
-            recognises=_reader(_module, "recognises"),
-            members=_reader(_module, "members"),
-        )
-    )
-register_format(Format("CSV", (".csv", ".tsv"), _reader("csv"), members=_reader("csv", "members")))
+_register("DICOM", (".dcm",), "dicom", recognises="dicom_head", members="dicom_head")
+_register("ISHNE Holter", (".ecg",), "ishne", recognises="ishne", read_part="ishne")
+_register("EDF", (".edf", ".bdf"), "edf", recognises="edf_header", read_part="edf")
+_register("GE CardioSoft", (".xml",), "cardiosoft", recognises="cardiosoft")
+_register("GE MUSE", (".xml",), "muse", recognises="muse")
+_register("Philips Sierra", (".xml",), "philips", recognises="philips")
+_register("HL7 aECG", (".xml",), "aecg", recognises="aecg", members="aecg")
+_register("SCP-ECG", (".scp",), "scp", recognises="scp_sections")
+_register("HDF5", (".h5", ".hdf5"), "hdf5", recognises="hdf5", members="hdf5")
+_register("MATLAB", (".mat",), "matlab", recognises="matlab", members="matlab")
+_register("NumPy", (".npy", ".npz"), "npy", recognises="npy", members="npy")
+_register("CSV", (".csv", ".tsv"), "csv", members="csv")

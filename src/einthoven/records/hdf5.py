@@ -23,7 +23,7 @@ from einthoven.records.file import EcgFile
 from einthoven.records.record import STANDARD_LEADS, Record
 from einthoven.records.sidecar import (
     chosen_array,
-    described,
+    complete_sidecar,
     known_layout,
     member_row,
     member_rows,
@@ -66,9 +66,9 @@ def read(file: EcgFile) -> Record:
             if (tracings := _tracings(root)) is not None:
                 return _read_tracing(file, root, tracings)
             if (ecg := _sph(root)) is not None:
-                layout = described(file, known_layout(500, STANDARD_LEADS))
+                layout = complete_sidecar(file, known_layout(500, STANDARD_LEADS))
                 member_row(file, ecg.shape)
-                values, digest = stored(file, ecg), source_hash(file)
+                values, digest = values_of(file, ecg), source_hash(file)
                 return record_of(file, values, layout, digest=digest, is_documented=True)
         return _read_described(file, root)
 
@@ -84,18 +84,18 @@ def members(file: EcgFile) -> list[str]:
             return [name for name in exams.astype(str).tolist() if name != _NO_EXAM]
         arrays = datasets(root)
         try:
-            name = chosen_array(file, _shapes(arrays), described(file))
+            name = chosen_array(file, _shapes(arrays), complete_sidecar(file))
         except RecordError:
             return [""]  # SPH, or refused when it is read
         return member_rows(arrays[name].shape)
 
 
 def _read_described(file: EcgFile, root: Any) -> Record:
-    sidecar = described(file)
+    sidecar = complete_sidecar(file)
     arrays = datasets(root)
     dataset = arrays[chosen_array(file, _shapes(arrays), sidecar)]
     row = member_row(file, dataset.shape)
-    values = stored(file, dataset, row)
+    values = values_of(file, dataset, row)
     content = None if row is None else values.tobytes()
     return record_of(file, values, sidecar, digest=source_hash(file, content))
 
@@ -135,7 +135,7 @@ def _exams(file: EcgFile, root: Any, count: int) -> NDArray[Any] | None:
             f"is not a whole number for each of {count} tracings",
             remedy=_DAMAGED,
         )
-    return stored(file, dataset)
+    return values_of(file, dataset)
 
 
 def _read_tracing(file: EcgFile, root: Any, tracings: Any) -> Record:
@@ -153,7 +153,7 @@ def _read_tracing(file: EcgFile, root: Any, tracings: Any) -> Record:
             raise unknown_member(file, int((exams != 0).sum()), example=str(exams[0]))
         row = int(rows[0])
     assert row is not None
-    values = stored(file, tracings, row)
+    values = values_of(file, tracings, row)
     # Shorter recordings lie in the middle of 4,096 samples, and zeros are on both sides.
     recorded = np.flatnonzero((values != 0).any(axis=1))
     if not len(recorded):
@@ -161,7 +161,7 @@ def _read_tracing(file: EcgFile, root: Any, tracings: Any) -> Record:
     first, last = int(recorded[0]), int(recorded[-1]) + 1
     # The documentation states two scales that exclude each other, 1e-4 V and volts times 1000. The
     # second is millivolts: so say the authors, and so reads PhysioNet's Challenge of 2025.
-    layout = described(file, known_layout(400, _order(file, values, tracings)))
+    layout = complete_sidecar(file, known_layout(400, _order(file, values, tracings)))
     padding = [f"{samples / 400:g}" for samples in (first, len(values) - last)]
     return record_of(
         file,
@@ -180,7 +180,7 @@ def _order(file: EcgFile, values: NDArray[Any], tracings: Any) -> Sequence[str]:
     """
     rows = np.unique(np.linspace(0, len(tracings) - 1, _TRIED).astype(int)).tolist()
     for row in (None, *rows):
-        tracing = values if row is None else stored(file, tracings, row)
+        tracing = values if row is None else values_of(file, tracings, row)
         fitting = [order for order in (STANDARD_LEADS, _CODE_TEST) if _follows(tracing, order)]
         if len(fitting) == 1:
             return fitting[0]
@@ -229,15 +229,15 @@ def datasets(root: Any) -> dict[str, Any]:
     """Datasets of numbers in a file by their path, at most 1,000; links to files are left out."""
     import h5py
 
-    found: dict[str, Any] = {}
+    numeric: dict[str, Any] = {}
 
     def visit(name: str, item: Any) -> bool | None:
         if isinstance(item, h5py.Dataset) and item.dtype.kind in "iuf" and 0 < item.ndim < 4:
-            found[name] = item
-        return True if len(found) == _DATASETS else None
+            numeric[name] = item
+        return True if len(numeric) == _DATASETS else None
 
     root.visititems(visit)
-    return found
+    return numeric
 
 
 def _dataset(root: Any, name: str) -> Any | None:
@@ -249,7 +249,7 @@ def _dataset(root: Any, name: str) -> Any | None:
     return item if isinstance(item, h5py.Dataset) else None
 
 
-def stored(file: EcgFile, dataset: Any, row: int | None = None) -> NDArray[Any]:
+def values_of(file: EcgFile, dataset: Any, row: int | None = None) -> NDArray[Any]:
     """Values of a dataset, or of one of its rows.
 
     Raises
@@ -267,8 +267,8 @@ def stored(file: EcgFile, dataset: Any, row: int | None = None) -> NDArray[Any]:
             remedy="store the samples in one HDF5 file",
         )
     allocated = int(dataset.id.get_storage_size())
-    wanted = math.prod(dataset.shape if row is None else dataset.shape[1:]) * size
-    refuse_larger(file, name, wanted, allocated)
+    length = math.prod(dataset.shape if row is None else dataset.shape[1:]) * size
+    refuse_larger(file, name, length, allocated)
     if dataset.chunks is None:
         written = allocated >= math.prod(dataset.shape) * size
     else:

@@ -25,7 +25,7 @@ from einthoven.records.metadata import sex_of
 from einthoven.records.record import STANDARD_LEADS, Record
 from einthoven.records.sidecar import (
     chosen_array,
-    described,
+    complete_sidecar,
     known_layout,
     member_row,
     member_rows,
@@ -70,7 +70,7 @@ def read(file: EcgFile) -> Record:
     """
     arrays = variables(file)
     if set(arrays) == _CPSC and sidecar_of(file).array is None:
-        layout = described(file, known_layout(500, STANDARD_LEADS))
+        layout = complete_sidecar(file, known_layout(500, STANDARD_LEADS))
         statements = {"age": _scalar(arrays["ECG.age"]), "sex": sex_of(_scalar(arrays["ECG.sex"]))}
         member_row(file, (1,))
         return record_of(
@@ -88,7 +88,7 @@ def read(file: EcgFile) -> Record:
             "is missing: `val` alone is the signal of a WFDB record",
             remedy="fetch the header too",
         )
-    sidecar = described(file, stated_by_arrays(arrays))
+    sidecar = complete_sidecar(file, stated_by_arrays(arrays))
     values = arrays[chosen_array(file, _numeric(arrays), sidecar)]
     row = member_row(file, values.shape)
     content = None if row is None else values[row].tobytes()
@@ -101,7 +101,7 @@ def members(file: EcgFile) -> list[str]:
     """Row numbers of an array of several records; one record otherwise."""
     try:
         arrays = variables(file)
-        sidecar = described(file, stated_by_arrays(arrays))
+        sidecar = complete_sidecar(file, stated_by_arrays(arrays))
         name = chosen_array(file, _numeric(arrays), sidecar)
     except RecordError:
         return [""]  # refused when it is read
@@ -173,7 +173,7 @@ def _version_7(file: EcgFile, root: Any) -> Iterator[tuple[str, NDArray[Any]]]:
     for name, dataset in hdf5.datasets(root).items():
         if name.startswith("#") or dataset.attrs.get("MATLAB_empty", 0):
             continue  # cells and structures of several, or an empty array
-        values = hdf5.stored(file, dataset).T
+        values = hdf5.values_of(file, dataset).T
         if dataset.attrs.get("MATLAB_class", b"") == b"char" and values.size <= _LONGEST:
             values = np.array(["".join(map(chr, np.ravel(values).tolist()))])
         yield name.replace("/", "."), values

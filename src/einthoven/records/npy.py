@@ -18,7 +18,7 @@ from einthoven.records.file import EcgFile
 from einthoven.records.record import Record
 from einthoven.records.sidecar import (
     chosen_array,
-    described,
+    complete_sidecar,
     member_row,
     member_rows,
     record_of,
@@ -47,7 +47,7 @@ def read(file: EcgFile) -> Record:
         If they are stated nowhere, or the file is damaged or holds objects.
     """
     arrays = _arrays(file)
-    sidecar = described(file, stated_by_arrays(arrays))
+    sidecar = complete_sidecar(file, stated_by_arrays(arrays))
     values = arrays[chosen_array(file, {key: x.shape for key, x in arrays.items()}, sidecar)]
     row = member_row(file, values.shape)
     if row is None:
@@ -60,7 +60,7 @@ def members(file: EcgFile) -> list[str]:
     """Row numbers of an array of several records; one record otherwise."""
     arrays = _arrays(file)
     try:
-        sidecar = described(file, stated_by_arrays(arrays))
+        sidecar = complete_sidecar(file, stated_by_arrays(arrays))
         name = chosen_array(file, {key: x.shape for key, x in arrays.items()}, sidecar)
     except RecordError:
         return [""]  # refused when it is read

@@ -125,10 +125,10 @@ def _settings(file: EcgFile, root: Element, waveforms: Element) -> _Settings:
     Version 1.04 states them beside the samples. The characteristics of the acquisition, which
     version 1.03 has alone, need not hold for samples that were processed later.
     """
-    acquired = root.find("dataacquisition/signalcharacteristics")
+    acquisition = root.find("dataacquisition/signalcharacteristics")
 
     def setting(name: str, *elements: str) -> str:
-        others = (text_of(acquired, element) for element in elements)
+        others = (text_of(acquisition, element) for element in elements)
         return attribute_of(waveforms, ".", name) or next(filter(None, others), "")
 
     bits = setting("bitspersample") or setting("nbitspersample")
@@ -148,16 +148,16 @@ def _settings(file: EcgFile, root: Element, waveforms: Element) -> _Settings:
         rate=rate,
         resolution=number(file, "resolution", resolution, positive=True),
         offset=number(file, "signaloffset", setting("signaloffset", "signaloffset") or "0"),
-        leads=_leads(file, waveforms, acquired),
+        leads=_leads(file, waveforms, acquisition),
         samples=length,
     )
 
 
-def _leads(file: EcgFile, waveforms: Element, acquired: Element | None) -> tuple[str, ...]:
+def _leads(file: EcgFile, waveforms: Element, acquisition: Element | None) -> tuple[str, ...]:
     labels = tuple((waveforms.get("leadlabels") or "").split())
-    announced = waveforms.get("numberofleads") or text_of(acquired, "numberchannelsallocated")
+    announced = waveforms.get("numberofleads") or text_of(acquisition, "numberchannelsallocated")
     number_of_leads = count(file, "numberofleads", announced)
-    kind = text_of(acquired, "acquisitiontype")
+    kind = text_of(acquisition, "acquisitiontype")
     if not labels and kind in _TWELVE and number_of_leads >= len(STANDARD_LEADS):
         return STANDARD_LEADS  # channels behind them have no signal
     if len(labels) < number_of_leads:
@@ -242,7 +242,7 @@ def _lzw(body: bytes, most: int) -> bytes | None:
     codes = bits[: len(bits) // _CODE_BITS * _CODE_BITS].reshape(-1, _CODE_BITS)
     values = (np.packbits(codes, axis=1).view(">u2").ravel() >> (16 - _CODE_BITS)).tolist()
     words = [bytes([value]) for value in range(256)]
-    found, total, size, word = [], 0, len(words), b""
+    output, total, size, word = [], 0, len(words), b""
     for code in values:
         previous = word
         if code < size:
@@ -256,11 +256,11 @@ def _lzw(body: bytes, most: int) -> bytes | None:
         if previous and size < _END:
             words.append(previous + word[:1])
             size += 1
-        found.append(word)
+        output.append(word)
         total += len(word)
         if total > most:
             break
-    return b"".join(found)
+    return b"".join(output)
 
 
 def _second_sum(values: NDArray[np.int64], first: int) -> NDArray[np.int64]:
@@ -286,7 +286,7 @@ def _with_limb_leads(
     """
     if settings.leads[:6] != _LIMB_LEADS or settings.offset:
         shown = f"{' '.join(settings.leads[:6])}, offset {settings.offset:g}"
-        reason = "limb leads are only known to be stored as I II III aVR aVL aVF, without offset"
+        reason = "compressed limb leads must be I II III aVR aVL aVF, without offset"
         raise file.refusal("leadlabels", shown, reason, remedy=_EXPORT)
     whole = counts.copy()
     whole[2] = counts[1] - counts[0] - counts[2]
@@ -310,20 +310,20 @@ def _refuse_differences(file: EcgFile, counts: NDArray[np.float64]) -> None:
 
 def _metadata(root: Element) -> dict[str, str]:
     patient = root.find("patient/generalpatientdata")
-    acquired = root.find("dataacquisition")
+    acquisition = root.find("dataacquisition")
     report = root.find("interpretations/interpretation")
     measurements = report.find("globalmeasurements") if report is not None else None
     if measurements is None and report is not None:
         measurements = report.find("interpretationmeasurements")
-    day = date_of(attribute_of(acquired, ".", "date"))
+    day = date_of(attribute_of(acquisition, ".", "date"))
     years = figure(text_of(patient, "age/years"))
     inches, pounds = text_of(patient, "height/inch"), text_of(patient, "weight/lb")
-    machine = text_of(acquired, "machine")
+    machine = text_of(acquisition, "machine")
     signature = text_of(report, "mdsignatureline")
     confirmed = signature.lower().startswith("confirmed by")
     band = root.find("dataacquisition/signalcharacteristics")
     return metadata(
-        time=iso_time(day, time_of(attribute_of(acquired, ".", "time"))),
+        time=iso_time(day, time_of(attribute_of(acquisition, ".", "time"))),
         age=age_at(date_of(text_of(patient, "age/dateofbirth")), day) if years is None else years,
         sex=sex_of(text_of(patient, "sex")),
         height_cm=interval(text_of(patient, "height/cm")) or _times(interval(inches), 2.54),

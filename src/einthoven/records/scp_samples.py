@@ -43,7 +43,9 @@ def voltages(sections: Sections, leads: list[Lead]) -> tuple[list[NDArray[np.flo
     rhythm = _Waveforms.of(sections.required(6), len(leads))
     compression = _Compression.of(sections, rhythm, tables, len(leads))
     values = [
-        compression.undone(lead, rhythm.nanovolts(number, compression.stored(lead), tables), number)
+        compression.decompress(
+            lead, rhythm.nanovolts(number, compression.count_of(lead), tables), number
+        )
         for number, lead in enumerate(leads)
     ]
     return values, compression.interval
@@ -127,7 +129,7 @@ class _Beat:
 
 @dataclass(frozen=True)
 class _Compression:
-    """What was done to the samples before they were coded.
+    """Compression of the samples before their coding.
 
     `interval` is that of the recording, `decimation` the number of its samples for a stored one,
     outside the protected zones. The reference beat is in nV, one array a lead.
@@ -167,15 +169,17 @@ class _Compression:
         beats = _beats(locations, number, fiducial)
         return cls(median.interval, decimation, zones, beats, reference)
 
-    def stored(self, lead: Lead) -> int:
+    def count_of(self, lead: Lead) -> int:
         """Number of samples of a lead in the file."""
         spans = ((stop - start, protected) for start, stop, protected in self._spans(lead))
         return sum(
             size if protected else sum(divmod(size, self.decimation)) for size, protected in spans
         )
 
-    def undone(self, lead: Lead, stored: NDArray[np.float64], number: int) -> NDArray[np.float64]:
-        """Samples of a lead as recorded, nV."""
+    def decompress(
+        self, lead: Lead, stored: NDArray[np.float64], number: int
+    ) -> NDArray[np.float64]:
+        """Undo the compression of a lead: its samples as recorded, nV."""
         voltages = self._interpolated(lead, stored) if self.decimation > 1 else stored
         for beat in self.beats:
             reference = self.reference[number]

@@ -53,7 +53,7 @@ SIDECAR_KEYS = {
 
 @dataclass(frozen=True)
 class Sidecar:
-    """What is known about an array; None where nothing is stated.
+    """Description of an array; None for what it leaves out.
 
     Attributes
     ----------
@@ -204,10 +204,10 @@ def source_hash(file: EcgFile, content: bytes | memoryview | None = None) -> str
 # ---------------------------------------------------------------------- what is stated
 
 
-def described(
+def complete_sidecar(
     file: EcgFile, own: Mapping[str, Any] | None = None, *, columns: Sequence[str] = ()
 ) -> Sidecar:
-    """Sidecar of a file, completed by what the file itself states.
+    """Complete the sidecar of a file by the statements of the file itself.
 
     Parameters
     ----------
@@ -248,7 +248,7 @@ def described(
 
 
 def known_layout(rate: float, leads: Sequence[str]) -> dict[str, Any]:
-    """What a data set's documentation states of its files, in millivolts (`own` of `described`)."""
+    """Statements of a data set's documentation, in millivolts (`own` of `complete_sidecar`)."""
     return {"rate": float(rate), "unit": "mV", "leads": list(leads)}
 
 
@@ -409,7 +409,7 @@ def record_of(
     values : np.ndarray
         Numbers, (leads, samples) or (samples, leads); the number of leads decides.
     sidecar : Sidecar
-        With rate, unit and leads (`described`).
+        With rate, unit and leads (`complete_sidecar`).
     digest : str
         `Record.source_hash`.
     statements : mapping, optional

@@ -121,17 +121,19 @@ def _joined(source: str, header: Header, data: bytes, root: str) -> Record:
         raise RecordError(source, "number of samples", header.samples, reason, remedy=_SEGMENTS)
     starts = np.cumsum([0, *(length for _, length in header.segments)])
     # A layout segment has no samples, and `~` is a gap.
-    stored = {
+    segments = {
         name: (int(start), length)
         for start, (name, length) in zip(starts, header.segments, strict=False)
         if length and name != "~"
     }
-    if len(stored) < sum(length > 0 and name != "~" for name, length in header.segments):
-        repeated = max(stored, key=[name for name, _ in header.segments].count)
+    if len(segments) < sum(length > 0 and name != "~" for name, length in header.segments):
+        repeated = max(segments, key=[name for name, _ in header.segments].count)
         reason = "is there more than once"
         raise RecordError(source, "segment", repeated, reason, remedy=_SEGMENTS)
-    read = ((start, _segment(source, header, name, n, root)) for name, (start, n) in stored.items())
-    parts = [(start, part) for start, part in read if part is not None]
+    records = (
+        (start, _segment(source, header, name, n, root)) for name, (start, n) in segments.items()
+    )
+    parts = [(start, part) for start, part in records if part is not None]
     if not parts:
         reason = "none of the segments has an ECG lead"
         raise RecordError(source, "segments", len(header.segments), reason, remedy=_SEGMENTS)
@@ -140,9 +142,9 @@ def _joined(source: str, header: Header, data: bytes, root: str) -> Record:
         if header.segments[0][1] and set(part.leads) != set(leads):
             reason = f"{part.name} has other leads, and there is no layout segment"
             raise RecordError(source, "leads", ", ".join(part.leads), reason, remedy=_SEGMENTS)
-    held = sum(part.signal.shape[1] for _, part in parts)
-    if header.samples > _MOST_GAPS * held and len(leads) * header.samples > _LARGE:
-        reason = f"only {held} of them are stored, the others are gaps"
+    samples = sum(part.signal.shape[1] for _, part in parts)
+    if header.samples > _MOST_GAPS * samples and len(leads) * header.samples > _LARGE:
+        reason = f"only {samples} of them are stored, the others are gaps"
         raise RecordError(source, "number of samples", header.samples, reason, remedy=_SEGMENTS)
     signal = np.full((len(leads), header.samples), np.nan, np.float32)
     digest = hashlib.sha256(data)
