@@ -119,7 +119,7 @@ def test_one_of_several_rhythms_is_named(tmp_path: Path) -> None:
     later = aecg(-COUNTS).split("</timepointEvent></componentOf>")[1]
     series = later.removesuffix("</AnnotatedECG>").replace("20240517093000", "20240517101500")
     text = aecg(COUNTS, series=series)
-    assert refusal(text).field == "rhythm"
+    assert refusal(text).field == "record"
     (tmp_path / "two.xml").write_text(text)
     (tmp_path / "one.xml").write_text(aecg(COUNTS))
     paths = [path.name for path in find_records(tmp_path)]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from einthoven.records.file import SEPARATOR, EcgFile
+from einthoven.records.file import EcgFile
 from einthoven.records.lead_codes import lead_of_text
 from einthoven.records.metadata import age_at, filters_text, iso_time, metadata, sex_of
 from einthoven.records.rates import roundest_rate
@@ -130,11 +130,7 @@ def _rhythm(file: EcgFile, root: Element) -> Element:
     if len(rhythms) == 1 and not file.member:
         return rhythms[0]
     if file.member not in {str(number + 1) for number in range(len(rhythms))}:
-        reason = f"the file has {len(rhythms)}, numbered from 1"
-        if not file.member:
-            reason = f"must be named: {reason}"
-        remedy = f"name one of them: {file.name}{SEPARATOR}1"
-        raise file.refusal("rhythm", file.member or None, reason, remedy=remedy)
+        raise file.unknown_member(len(rhythms), example="1")
     return rhythms[int(file.member) - 1]
 
 

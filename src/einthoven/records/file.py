@@ -139,6 +139,23 @@ class EcgFile:
         place = self.name + (SEPARATOR + self.member if self.member else "")
         return RecordError(place, field, value, reason, remedy=remedy)
 
+    def unknown_member(self, count: int, *, example: str) -> RecordError:
+        """RecordError for a member that is not one of `count` records, or was not named.
+
+        `example` is the name of a record.
+        """
+        if count == 1:
+            return self.refusal(
+                "record", self.member, "the file is one record", remedy="name the file only"
+            )
+        reason = f"the file holds {count} records"
+        if not self.member:
+            reason = f"must be named: {reason}"
+        remedy = f"name one of them: {os.path.basename(self.name)}{SEPARATOR}{example}"
+        if self.data is not None:
+            remedy = f"write the bytes to a file, and name one of them: FILE{SEPARATOR}{example}"
+        return self.refusal("record", self.member or None, reason, remedy=remedy)
+
 
 def read_file(
     path: str,

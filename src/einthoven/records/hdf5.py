@@ -31,7 +31,6 @@ from einthoven.records.sidecar import (
     refuse_larger,
     sidecar_of,
     source_hash,
-    unknown_member,
 )
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -70,7 +69,7 @@ def read(file: EcgFile) -> Record:
                 member_row(file, ecg.shape)
                 values, digest = values_of(file, ecg), source_hash(file)
                 return record_of(file, values, layout, digest=digest, is_documented=True)
-        return _read_described(file, root)
+        return _read_array(file, root)
 
 
 def members(file: EcgFile) -> list[str]:
@@ -90,7 +89,7 @@ def members(file: EcgFile) -> list[str]:
         return member_rows(arrays[name].shape)
 
 
-def _read_described(file: EcgFile, root: Any) -> Record:
+def _read_array(file: EcgFile, root: Any) -> Record:
     sidecar = complete_sidecar(file)
     arrays = datasets(root)
     dataset = arrays[chosen_array(file, _shapes(arrays), sidecar)]
@@ -150,7 +149,7 @@ def _read_tracing(file: EcgFile, root: Any, tracings: Any) -> Record:
                 "exam_id", file.member, f"names {len(rows)} tracings", remedy=_DAMAGED
             )
         if not len(rows):
-            raise unknown_member(file, int((exams != 0).sum()), example=str(exams[0]))
+            raise file.unknown_member(int((exams != 0).sum()), example=str(exams[0]))
         row = int(rows[0])
     assert row is not None
     values = values_of(file, tracings, row)

@@ -138,9 +138,9 @@ def _check_checksum(file: EcgFile, header: np.void) -> None:
 
 
 def _check_samples(file: EcgFile, header: np.void) -> None:
-    held = (file.size - int(header["offset of the ECG"])) / (2 * int(header["number of leads"]))
-    if held != header["number of samples"] or not held:
-        reason = f"the file holds {held:g} samples of {header['number of leads']} leads"
+    samples = (file.size - int(header["offset of the ECG"])) / (2 * int(header["number of leads"]))
+    if samples != header["number of samples"] or not samples:
+        reason = f"the file holds {samples:g} samples of {header['number of leads']} leads"
         raise _refusal(file, header, "number of samples", reason)
 
 

@@ -75,9 +75,9 @@ def _together(
 ) -> NDArray[np.float32]:
     """Float32 mV of shape (leads, samples) from nV; NaN where a lead was not recorded."""
     start, stop = min(lead.start for lead in leads), max(lead.stop for lead in leads)
-    held = sum(map(len, values))
-    if stop - start > held or (stop - start) * len(leads) > _LEAST_SHARE * held:
-        reason = f"the leads have {held} of them together, and would be nearly empty"
+    total = sum(map(len, values))
+    if stop - start > total or (stop - start) * len(leads) > _LEAST_SHARE * total:
+        reason = f"the leads have {total} of them together, and would be nearly empty"
         raise section.refusal("samples", (start + 1, stop), reason)
     signal = np.full((len(leads), stop - start), np.nan, np.float32)
     for row, lead, nanovolts in zip(signal, leads, values, strict=True):

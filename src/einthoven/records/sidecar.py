@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from einthoven.errors import RecordError
-from einthoven.records.file import FOLDER_SIDECAR, SEPARATOR, EcgFile, read_file
+from einthoven.records.file import FOLDER_SIDECAR, EcgFile, read_file
 from einthoven.records.metadata import KEYS, metadata, sex_of
 from einthoven.records.quality import refuse_unit
 from einthoven.records.record import MILLIVOLTS, Record
@@ -201,7 +200,7 @@ def source_hash(file: EcgFile, content: bytes | memoryview | None = None) -> str
     return digest.hexdigest()
 
 
-# ---------------------------------------------------------------------- what is stated
+# ---------------------------------------------------------------------- description
 
 
 def complete_sidecar(
@@ -375,22 +374,7 @@ def member_row(file: EcgFile, shape: tuple[int, ...]) -> int | None:
         row = int(file.member)
         if row < count and str(row) == file.member:
             return row
-    raise unknown_member(file, count, example="0")
-
-
-def unknown_member(file: EcgFile, count: int, *, example: str) -> RecordError:
-    """RecordError for a record that is not in a file of `count` records, or was not named."""
-    if count == 1:
-        return file.refusal(
-            "record", file.member, "the file is one record", remedy="name the file only"
-        )
-    reason = f"the file holds {count} records"
-    if not file.member:
-        reason = f"must be named: {reason}"
-    remedy = f"name one of them: {os.path.basename(file.name)}{SEPARATOR}{example}"
-    if file.data is not None:
-        remedy = f"write the bytes to a file, and name one of them: FILE{SEPARATOR}{example}"
-    return file.refusal("record", file.member or None, reason, remedy=remedy)
+    raise file.unknown_member(count, example="0")
 
 
 def record_of(
@@ -447,10 +431,10 @@ def record_of(
         with np.errstate(over="ignore"):  # Record refuses the infinity
             signal[lead] = physical * size
     empty = [lead for lead, row in zip(leads, signal, strict=True) if np.isnan(row).all()]
-    kept = [place for place, lead in enumerate(leads) if lead.strip() and lead not in empty]
-    if not kept:
+    places = [place for place, lead in enumerate(leads) if lead.strip() and lead not in empty]
+    if not places:
         raise file.refusal("samples", None, "are all missing", remedy="leave out the record")
-    signal = signal[kept]
+    signal = signal[places]
     signal.flags.writeable = False
     stated: dict[str, Any] = {**(statements or {}), **sidecar.metadata}
     if any(empty):
@@ -460,7 +444,7 @@ def record_of(
     record = Record.create(
         signal,
         sidecar.rate,
-        leads=[leads[place] for place in kept],
+        leads=[leads[place] for place in places],
         name=file.label,
         patient=sidecar.patient,
         source=file.name,
