@@ -68,9 +68,9 @@ def derivation(leads: Iterable[str]) -> tuple[tuple[str, str], NDArray[np.float6
 def repair_leads(record: Record) -> Record:
     """Leave out what is no ECG, and compute invalid samples of limb leads.
 
-    A calibration pulse at the end is left out (`records/calibration.py`). A lead without a valid
-    sample is as good as none. An invalid sample of a limb lead follows from two other limb leads
-    that are valid at that moment.
+    A calibration pulse at the end (`records/calibration.py`) and leads without a valid sample are
+    left out. An invalid sample of a limb lead is computed from two other limb leads that are valid
+    at the same time.
 
     Parameters
     ----------
@@ -89,19 +89,19 @@ def repair_leads(record: Record) -> Record:
     invalid = np.isnan(record.signal)
     if not invalid.any() or invalid.all():
         return record
-    kept = [row for row, gone in enumerate(invalid.all(axis=1)) if not gone]
-    leads, signal, invalid = [record.leads[row] for row in kept], record.signal[kept], invalid[kept]
+    rows = np.flatnonzero(~invalid.all(axis=1))
+    leads, signal, invalid = [record.leads[row] for row in rows], record.signal[rows], invalid[rows]
     limb = [row for row, lead in enumerate(leads) if lead in LIMB_LEADS]
     repaired = {}
     for row in limb:
         gaps = invalid[row].copy()
-        for one, other in combinations([x for x in limb if x != row], 2):
+        for one, other in combinations([place for place in limb if place != row], 2):
             here = gaps & ~invalid[one] & ~invalid[other]
             if here.any():
                 (first, second), shares = derivation([leads[one], leads[other]])
                 pair = [leads.index(first), leads.index(second)]
                 place = derivable_leads([first, second]).index(leads[row])
-                values = record.signal[[kept[x] for x in pair]][:, here].astype(np.float64)
+                values = record.signal[rows[pair]][:, here].astype(np.float64)
                 signal[row, here] = shares[place] @ values
                 gaps &= ~here
         if count := int(invalid[row].sum() - gaps.sum()):

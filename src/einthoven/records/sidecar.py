@@ -436,11 +436,11 @@ def record_of(
         raise file.refusal("samples", None, "are all missing", remedy="leave out the record")
     signal = signal[places]
     signal.flags.writeable = False
-    stated: dict[str, Any] = {**(statements or {}), **sidecar.metadata}
+    entries: dict[str, Any] = {**(statements or {}), **sidecar.metadata}
     if any(empty):
-        stated["left_out"] = f"{' '.join(empty)}: empty"
-    if "sex" in stated:
-        stated["sex"] = sex_of(stated["sex"])
+        entries["left_out"] = f"{' '.join(empty)}: empty"
+    if "sex" in entries:
+        entries["sex"] = sex_of(entries["sex"])
     record = Record.create(
         signal,
         sidecar.rate,
@@ -449,7 +449,7 @@ def record_of(
         patient=sidecar.patient,
         source=file.name,
         source_hash=digest,
-        metadata=metadata(**stated),
+        metadata=metadata(**entries),
     )
     if not is_documented:
         refuse_unit(record, unit)
