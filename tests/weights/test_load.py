@@ -163,3 +163,23 @@ def test_labels_are_as_many_as_outputs(tmp_path: Path) -> None:
     assert load_classifier("mtecg_tiny_100hz", labels=("A", "B"), **options).labels == ("A", "B")
     with pytest.raises(WeightsError, match=r"2 .*3 labels"):
         load_classifier("mtecg_tiny_100hz", labels=("A", "B", "C"), **options)
+
+
+def test_a_causal_encoder_is_loaded_in_both_directions(tmp_path: Path) -> None:
+    """Its outputs stay; the kernels of the future are zero and can be trained."""
+    options: dict[str, Any] = {"width": 16, "depth": 2, "state": 4}
+    causal = create_backbone("s4_tiny", seed=0, **options).eval()
+    save_file(causal.state_dict(), tmp_path / "causal.safetensors")
+    both = load_backbone(
+        "s4_tiny", weights=tmp_path / "causal.safetensors", causal=False, **options
+    ).eval()
+    x = torch.randn(2, 12, 100, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(both.tokens(x), causal.tokens(x), rtol=1e-5, atol=1e-5)
+    kernel = both.blocks[0].kernel.C
+    assert kernel.shape[0] == 2
+    assert (kernel[1] == 0).all()
+    assert kernel.requires_grad
+    save_file(both.state_dict(), tmp_path / "both.safetensors")
+    with pytest.raises(WeightsError):
+        load_backbone("s4_tiny", weights=tmp_path / "both.safetensors", causal=True, **options)

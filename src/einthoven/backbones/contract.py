@@ -169,6 +169,13 @@ class Backbone(nn.Module, ABC):
             names[groups[max(filter(name.startswith, groups), key=len)]].append(name)
         return list(names.values())
 
+    def adapted(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors of this network's names, of a file that was saved under other options.
+
+        A tensor that needs no change, or cannot be adapted, stays as it is.
+        """
+        return tensors
+
     def no_weight_decay(self) -> set[str]:
         """Parameter names that the source exempts from weight decay; none by default."""
         return set()

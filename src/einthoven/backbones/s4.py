@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 from torch import Tensor, nn
@@ -76,6 +77,20 @@ class S4(StemBackbone):
         for block in self.blocks:
             z = block(z)
         return z
+
+    def adapted(self, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Kernels of the future that are zero, for the weights of a causal encoder.
+
+        The outputs are those of the causal encoder until it is trained.
+        """
+        if self.causal:
+            return tensors
+        return {
+            name: torch.cat([tensor, torch.zeros_like(tensor)])
+            if name.endswith(".kernel.C") and len(tensor) == 1
+            else tensor
+            for name, tensor in tensors.items()
+        }
 
     # ------------------------------------------------------------------ for the recipe
 

@@ -209,7 +209,9 @@ def _fill(network: Backbone | Classifier, state: State, naming: Naming, file: ob
     names = {key: key.removeprefix("backbone.") for key in network.state_dict()}
     expected = {names[key]: tensor for key, tensor in network.state_dict().items()}
     try:
-        ours = convert(tensors, expected, naming, file=file, what=backbone.name)
+        ours = convert(
+            backbone.adapted(dict(tensors)), expected, naming, file=file, what=backbone.name
+        )
     except WeightsError as error:
         raise WeightsError(error.problem, remedy=_remedy(backbone, state, naming, file)) from error
     network.load_state_dict({key: ours[name] for key, name in names.items()}, assign=True)

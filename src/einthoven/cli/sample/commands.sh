@@ -26,7 +26,7 @@ einthoven posttrain $COHORT --store store --folds 5 --out runs/first
 # 3. Scores of these predictions, with confidence intervals; patients are drawn, not records.
 einthoven evaluate runs/first --by patient
 
-# 4. Does fine-tuning help here? With fewer than 500 records it is not tried, and runs/first is a
+# 4. Does fine-tuning help here? With fewer than 1,000 records it is not tried, and runs/first is a
 #    linear probe. The same with fine-tuning takes longer. The differences are paired, record by
 #    record.
 einthoven posttrain $COHORT --store store --folds 5 --set stage2.keep=always --out runs/tuned
