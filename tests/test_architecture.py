@@ -122,6 +122,23 @@ def test_files_have_a_docstring_and_a_telling_name() -> None:
         assert file.stem not in {"utils", "util", "helpers", "misc", "common"}, file
 
 
+def test_commands_print_in_one_way() -> None:
+    """Through `cli.progress`, which escapes control characters.
+
+    `cli/__init__.py` prints one text without names before anything else is imported.
+    """
+    others = {"print", "typer.echo", "typer.secho", "click.echo", "rich.print"}
+    others |= {"sys.stdout.write", "sys.stderr.write"}
+    for file in (PACKAGE / "cli").glob("*.py"):
+        if file.stem in {"__init__", "progress"}:
+            continue
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.Call):
+                name = ast.unparse(node.func)
+                assert name not in others, f"{file.name}:{node.lineno} calls {name}"
+                assert not name.endswith("Console"), f"{file.name}:{node.lineno} makes a {name}"
+
+
 def test_tests_match_values_and_names_not_phrases() -> None:
     """No pattern has three words in a row; a placeholder of an f-string ends a row."""
     for file in sorted(Path(__file__).parent.rglob("*.py")):

@@ -20,6 +20,7 @@ from einthoven.cli import (
     reproduce,
     train,
 )
+from einthoven.cli.progress import echo
 
 app = typer.Typer(
     name="einthoven",
@@ -60,7 +61,7 @@ def _version(value: bool) -> None:
     if value:
         from einthoven import __version__
 
-        typer.echo(__version__)
+        echo(__version__)
         raise typer.Exit
 
 

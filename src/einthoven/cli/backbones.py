@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from einthoven.cli.options import AsJson, Options, backbone_options, output_folder
-from einthoven.cli.progress import shown_warnings
+from einthoven.cli.progress import echo, shown_warnings
 from einthoven.errors import BackboneError
 from einthoven.files import Json
 from einthoven.models import SHIPPED
@@ -40,10 +40,10 @@ def backbones(
         raise BackboneError("--option applies to one backbone", remedy="name the backbone")
     if name is not None:
         entry = _entry_of(name, options)
-        typer.echo(json.dumps(entry, indent=1) if as_json else _full_text(entry))
+        echo(json.dumps(entry, indent=1) if as_json else _full_text(entry))
         return
     catalogue = {backbone: _entry(backbone) for backbone in backbone_names()}
-    typer.echo(json.dumps(catalogue, indent=1) if as_json else _list_text(catalogue))
+    echo(json.dumps(catalogue, indent=1) if as_json else _list_text(catalogue))
 
 
 def _entry_of(name: str, assignments: list[str] | None) -> Json:
@@ -194,14 +194,14 @@ def _print_origin(config: Json, folder: Path) -> None:
     licence, provenance = Licence.from_dict(config), config["provenance"]
     source = provenance["public_weights"] or provenance["initial_weights"]
     checksum = {True: "as in the catalogue", False: "not that of the catalogue", None: "unverified"}
-    typer.echo(f"Model: {folder}")
-    typer.echo(
+    echo(f"Model: {folder}")
+    echo(
         f"SHA-256 of {source['file']}: {source['sha256']} "
         f"({checksum[source.get('sha256_matches_catalogue')]})"
     )
-    typer.echo(f"Licence: {licence}")
+    echo(f"Licence: {licence}")
     if licence.commercial_use is False:
-        typer.echo("Commercial use is forbidden, also of models trained from these weights.")
+        echo("Commercial use is forbidden, also of models trained from these weights.")
     if "pretraining_data" in source:
-        typer.echo(f"Pretraining data: {source['pretraining_data']}")
-        typer.echo(f"PTB-XL in the pretraining data: {_ANSWERS[source['contains_ptbxl']]}")
+        echo(f"Pretraining data: {source['pretraining_data']}")
+        echo(f"PTB-XL in the pretraining data: {_ANSWERS[source['contains_ptbxl']]}")

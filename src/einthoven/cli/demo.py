@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from einthoven.cli.options import output_folder
-from einthoven.cli.progress import output, progress_bars
+from einthoven.cli.progress import echo, output, progress_bars
 from einthoven.files import Json, read_json
 from einthoven.models import SHIPPED
 from einthoven.report.format import with_interval
@@ -37,7 +37,7 @@ def demo(
     from einthoven.cohorts import open_cohort
     from einthoven.report.page import write_report
 
-    typer.echo("SIMULATED ECGs: nothing here was measured in patients")
+    echo("SIMULATED ECGs: nothing here was measured in patients")
     with progress_bars() as progress:
         _train(dest, records, seed, progress)
     page = write_report(
@@ -47,8 +47,8 @@ def demo(
         cohort=open_cohort(dest / "cohort", empty_rows="keep"),
     )
     output.print(_table(read_json(page.with_suffix(".json"))))
-    typer.echo(f"Report: {page}")
-    typer.echo(
+    echo(f"Report: {page}")
+    echo(
         f"Next:   einthoven predict --model {dest}/post-training/model "
         f"{dest}/cohort/records100/00000/00001_lr.hea"
     )

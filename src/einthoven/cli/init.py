@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from einthoven.cli.options import output_folder
+from einthoven.cli.progress import echo
 
 FILES = Path(__file__).resolve().parent / "sample"
 
@@ -40,7 +41,7 @@ def init(
         dest.mkdir(exist_ok=True)
         for path in sorted(partial.iterdir()):
             path.rename(dest / path.name)
-    typer.echo(f"""40 SIMULATED ECGs, not of patients, in {dest}:
+    echo(f"""40 SIMULATED ECGs, not of patients, in {dest}:
   {table}: path, patient, age, sex and the label AFIB of each
   commands.sh: from here to a model, a report and predictions, step by step
   notebook.ipynb: the same in Python

@@ -19,7 +19,7 @@ from einthoven.cli.options import (
     backbone_options,
     use_threads,
 )
-from einthoven.cli.progress import note, progress_bars, shown_warnings
+from einthoven.cli.progress import echo, note, progress_bars, shown_warnings
 from einthoven.errors import BackboneError, CohortError
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def pretrain(
             processes=processes,
             progress=progress,
         )
-    typer.echo(f"Model: {result.encoder}")
+    echo(f"Model: {result.encoder}")
 
 
 def _mixture(

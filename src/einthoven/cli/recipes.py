@@ -13,7 +13,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
 from einthoven.cli.options import output_file
-from einthoven.cli.progress import note, output
+from einthoven.cli.progress import echo, note, output
 from einthoven.errors import RecipeError
 from einthoven.files import write_text
 from einthoven.models import SHIPPED, initialisation_of
@@ -63,7 +63,7 @@ def recipes(
     if shipped != name:
         note(f"Recipe {shipped}, for {backbone}")
     if copy is None:
-        typer.echo(text.rstrip())
+        echo(text.rstrip())
         return
     if copy.suffix != ".toml" or copy.exists():
         problem = "exists already" if copy.exists() else "does not end in .toml"
@@ -71,7 +71,7 @@ def recipes(
     text = re.sub(r"(?m)^extends = .*\n", "", text)
     lines = f"extends = {json.dumps(shipped)}\nname = {json.dumps(copy.stem)}"
     write_text(copy, re.sub(r"(?m)^name = .*$", lambda _: lines, text, count=1))
-    typer.echo(f"Recipe: {copy}")
+    echo(f"Recipe: {copy}")
 
 
 def _print_list() -> None:
@@ -95,7 +95,7 @@ def _print_list() -> None:
             if name not in GENERAL:
                 table.add_row(name, ", ".join(suited), content)
         output.print(table)
-    typer.echo(
+    echo(
         f"{', '.join(GENERAL)}, without a folder:\n"
         "the recipe of this name for the backbone\n"
         "In full: einthoven recipes NAME; as a file to edit: --copy FILE.toml"

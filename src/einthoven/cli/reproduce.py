@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from einthoven.cli.options import Device, StorePath, Threads, output_file, output_folder
-from einthoven.cli.progress import note, output, progress_bars, shown_warnings
+from einthoven.cli.progress import echo, note, output, progress_bars, shown_warnings
 from einthoven.errors import ReproduceError
 from einthoven.report.format import counted
 
@@ -145,7 +145,7 @@ def reproduce(
         failed = _run(replace(reproduction, store=packed), runs)
     _write(reproduction, target, write or out / "results.md")
     if failed:
-        typer.echo(f"{counted(len(failed), 'run')} failed: {', '.join(failed)}", err=True)
+        echo(f"{counted(len(failed), 'run')} failed: {', '.join(failed)}", err=True)
         raise typer.Exit(1)
 
 
@@ -217,18 +217,18 @@ def _run(reproduction: Reproduction, runs: Sequence[Run]) -> list[str]:
     with progress_bars(keep=False) as progress:  # a grid has too many stages
         states = replace(reproduction, progress=progress, log=note).run(runs)
     if elsewhere := sum(state is State.RUNNING for state in states.values()):
-        typer.echo(f"In progress in other processes: {counted(elsewhere, 'run')}")
+        echo(f"In progress in other processes: {counted(elsewhere, 'run')}")
     return [run.key for run, state in states.items() if state is State.FAILED]
 
 
 def _print_states(reproduction: Reproduction, runs: Sequence[Run]) -> None:
     states = reproduction.states(runs)
-    typer.echo(f"experiment {reproduction.experiment.name}")
+    echo(f"experiment {reproduction.experiment.name}")
     for run, state in states.items():
-        typer.echo(f"{state:8} {run.key}")
+        echo(f"{state:8} {run.key}")
     counts = Counter(states.values())
     summary = ", ".join(f"{count} {state}" for state, count in sorted(counts.items()))
-    typer.echo(f"{counted(len(states), 'run')}: {summary}")
+    echo(f"{counted(len(states), 'run')}: {summary}")
 
 
 def _write(reproduction: Reproduction, target: str, page: Path) -> None:
@@ -236,5 +236,5 @@ def _write(reproduction: Reproduction, target: str, page: Path) -> None:
 
     with shown_warnings():
         files = write(reproduction, target, page)
-    typer.echo(f"Page: {files[0]}")
-    typer.echo(f"Figures and numbers: {page.parent / 'figures'}")
+    echo(f"Page: {files[0]}")
+    echo(f"Figures and numbers: {page.parent / 'figures'}")
