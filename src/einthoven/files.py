@@ -12,6 +12,7 @@ import tomllib
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from heapq import heappop, heappush
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from filelock import FileLock, Timeout
 from einthoven.errors import EinthovenError, FileError
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
+    from pandas import DataFrame, Series
     from torch import Tensor
 
 # Names of the files of run folders, stores and model folders.
@@ -34,6 +35,12 @@ Json = dict[str, Any]
 
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.tmp")  # names of mkstemp in `replacing`
 _UNNAMED = re.compile(r"(Unnamed: \d+(\.\d+)?)?")  # as pandas names a column without a name
+_MISSING = (
+    "", "NA", "N/A", "n/a", "<NA>", "#N/A", "#N/A N/A", "#NA", "NaN", "nan", "-NaN", "-nan",
+    "NULL", "null", "1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN",
+)  # fmt: skip
+"""Cells that count as empty, except in columns of text."""
+_NONE = "None"  # a common class, and a missing value among numbers
 _MASK = os.umask(0)
 os.umask(_MASK)
 # Permissions of an ordinary new file; mkstemp and safetensors create private ones.
@@ -42,6 +49,43 @@ _MODE = 0o666 & ~_MASK
 
 _NUMBER = re.compile(r"(?:os error|errno) (\d+)", re.IGNORECASE)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def files_below(folder: Path, unreachable: list[Path] | None = None) -> Iterator[Path]:
+    """Files below a folder, in no order; links to files and folders are followed.
+
+    Every folder is entered once, so that links in a circle end.
+
+    Parameters
+    ----------
+    folder : Path
+    unreachable : list of Path, optional
+        Gets the links that lead nowhere and the folders that cannot be read.
+    """
+    missed = [] if unreachable is None else unreachable
+    folders, entered = [folder], set()
+    links: list[Path] = []
+    while folders or links:
+        # Files keep their own path, not one through a link, where they have both.
+        place = folders.pop() if folders else heappop(links)
+        try:
+            status = os.stat(place)
+            if (key := (status.st_dev, status.st_ino)) in entered:
+                continue
+            entered.add(key)
+            with os.scandir(place) as entries:
+                found = list(entries)
+        except OSError:
+            missed.append(place)
+            continue
+        for entry in found:
+            path = place / entry.name
+            if entry.is_dir():
+                heappush(links, path) if entry.is_symlink() else folders.append(path)
+            elif entry.is_file():
+                yield path
+            elif entry.is_symlink():
+                missed.append(path)
 
 
 def unwritable(place: Path | str, error: BaseException) -> FileError:
@@ -254,13 +298,16 @@ def read_table(
     Blanks around the names of columns are removed. First columns without a name are left out if all
     their values are different: an index, as pandas and R write it.
 
+    A cell such as `NA` or `nan` counts as empty, and so does `None` among numbers.
+
     Parameters
     ----------
     file : Path
     refusal : type of EinthovenError
         Exception for a table that cannot be read.
     text : collection of str
-        Columns that are read as text: `007` is neither 7 nor `7`.
+        Columns that are read as text, in which only an empty cell is missing: `007` is neither 7
+        nor `7`, and a patient may be called `NA`.
     unnamed : collection of str
         Names for columns without one, in their order; without such names they are refused.
 
@@ -290,8 +337,12 @@ def read_table(
                 names=names,
                 header=0,
                 dtype=dict.fromkeys(text, str),
+                na_values={name: [""] if name in text else list(_MISSING) for name in names},
+                keep_default_na=False,
                 low_memory=False,  # the type of a column is that of all its cells
             )
+            for name in frame.columns.difference(list(text)):
+                frame[name] = _without_none(frame[name])
         else:
             frame = pd.read_parquet(file)
             names = _column_names([str(name) for name in frame], [], file, refusal)
@@ -317,6 +368,18 @@ def read_table(
             remedy="give every column a name, and put texts with commas in quotation marks",
         )
     return frame
+
+
+def _without_none(column: Series[Any]) -> Series[Any]:
+    """A column of numbers or booleans, `None` among them missing; others as they are."""
+    if not (column == _NONE).any():
+        return column
+    others = column.mask(column == _NONE)
+    try:
+        return others.astype("float64")
+    except ValueError:
+        words = {word.strip().lower() for word in others.dropna()}
+        return others if words <= {"true", "false"} else column
 
 
 def _column_names(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from einthoven.cohorts import layout_of, open_cohort
+from einthoven.cohorts import cinc, layout_of, open_cohort
 from einthoven.cohorts.cinc import LAYOUT, scored
 from einthoven.cohorts.cohort import CohortWarning
 from einthoven.errors import CohortError
@@ -89,14 +89,35 @@ def test_wfdb_records_without_codes_are_a_folder(tmp_path: Path) -> None:
     assert layout_of(tmp_path) is not LAYOUT
 
 
-def test_a_folder_with_other_ecg_files_is_a_plain_one(folder: Path) -> None:
+def test_stray_files_are_named_and_unlabelled(folder: Path) -> None:
+    alone = open_cohort(folder)
     (folder / "labels.csv").write_text("path,AF\na,1\n")
-    assert layout_of(folder) is LAYOUT
     (folder / "Dx.hea").write_text("Dx 1 500 5000\nDx.dat 16 1000/mV 16 0 0 0 0 I\n#Age: 5\n")
-    assert layout_of(folder) is not LAYOUT
-    (folder / "Dx.hea").unlink()
     (folder / "ecg.dcm").write_bytes(b"\0" * 128 + b"DICM")
-    assert open_cohort(folder).ids().tolist() == sorted([*HEADERS, "ecg.dcm"])
+    assert layout_of(folder) is LAYOUT
+    with pytest.warns(CohortWarning, match="Dx, ecg.dcm"):
+        cohort = open_cohort(folder)
+    assert cohort.ids().tolist() == alone.ids().tolist()
+    assert cohort.left_out == {"without a label of the task": 3}
+    every = open_cohort(folder, empty_rows="keep")  # as it is packed, predicted and pretrained on
+    assert every.ids().tolist() == sorted([*HEADERS, "Dx", "ecg.dcm"])
+    assert every.metadata().loc["Dx", "age"] == 5
+
+
+def test_a_few_headers_with_codes_do_not_decide(folder: Path) -> None:
+    for number in range(len(HEADERS)):
+        (folder / f"x{number}.hea").write_text(f"x{number} 1 500 5000\nx.dat 16 1 16 0 0 0 0 I\n")
+    assert layout_of(folder) is not LAYOUT
+
+
+def test_recognition_reads_few_headers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (folder / "training" / "g2" / "E00003.hea").read_text()
+    for number in range(100):
+        (folder / f"E{number}.hea").write_text(text)
+    opened = []
+    monkeypatch.setattr(cinc, "_read", lambda file: opened.append(file) or ("", "", frozenset()))
+    assert layout_of(folder) is LAYOUT
+    assert len(opened) <= 20
 
 
 def test_patients_are_unknown(folder: Path) -> None:

@@ -232,11 +232,25 @@ def test_an_odd_cell_is_shown_with_its_row(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["grade", "grade = mild"])
 def test_words_that_count_as_empty_cells_are_named(tmp_path: Path, target: str) -> None:
-    frame = rows().assign(grade=["None", "mild", "severe", "", "n/a", "mild"] * 10)
+    frame = rows().assign(grade=["null", "mild", "severe", "", "n/a", "mild"] * 10)
     frame.to_csv(tmp_path / "own.csv", index=False)
     task = Task(kind="multiclass" if target == "grade" else "binary", target=target)
-    with pytest.warns(CohortWarning, match=r"grade.*10 .*None.*10 .*n/a"):
+    with pytest.warns(CohortWarning, match=r"grade.*10 .*null.*10 .*n/a"):
         assert len(open_cohort(tmp_path / "own.csv", task=task)) == 30
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    for file in (outside / "deep" / "a.hea", root / "real" / "b.hea"):
+        file.parent.mkdir(parents=True)
+        file.write_text(f"{file.stem} 1 500 5000\nx.dat 16 1000/mV 16 0 0 0 0 I\n")
+    (root / "out").symlink_to(outside)
+    (root / "again").symlink_to(root / "real")
+    (outside / "deep" / "circle").symlink_to(root)
+    (root / "broken.dcm").symlink_to(tmp_path / "nothing")
+    with pytest.warns(CohortWarning, match="broken.dcm"):
+        cohort = open_cohort(root)
+    assert cohort.ids().tolist() == ["out/deep/a", "real/b"]
 
 
 def test_neither_folder_nor_table_is_refused(tmp_path: Path) -> None:
@@ -289,6 +303,56 @@ def test_without_labels_other_columns_and_patients_do_not_matter() -> None:
     assert alone.patients().tolist() == frame["path"].tolist()
 
 
+def test_ages_in_other_units_than_years() -> None:
+    ages = ["3M", "12 M", "0.5 years", "18 months", "003m", "26.089286 wk", "365.25 D", "40"]
+    years = [0.25, 1, 0.5, 1.5, 0.25, 0.5, 1, 40]
+    read = open_cohort(rows(8).assign(age=ages)).metadata()["age"]
+    np.testing.assert_allclose(read, years, rtol=1e-6)
+    with pytest.warns(CohortWarning, match="2 of 3"):  # a man of 35 years, and a woman
+        read = open_cohort(rows(3).assign(age=["35M", "35F", "35y"])).metadata()["age"]
+    np.testing.assert_array_equal(read, [np.nan, np.nan, 35])
+
+
+NAMES = ["NA", "nan", "null", "None", "1e5", "007", "N/A", "#N/A", "NULL", "<NA>"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_identifiers_are_text(tmp_path: Path, suffix: str) -> None:
+    """Only an empty cell is missing; a label may have such a name as well."""
+    frame = rows(10).assign(patient=NAMES, record=NAMES[::-1], path=NAMES, fold=range(10))
+    frame = frame.rename(columns={"AFIB": "NA", "STEMI": "1e5"})
+    file = tmp_path / f"own{suffix}"
+    frame.to_csv(file, index=False) if suffix == ".csv" else frame.to_parquet(file)
+    cohort = open_cohort(file)
+    assert cohort.patients().tolist() == NAMES
+    assert cohort.ids().tolist() == NAMES[::-1]
+    assert [path.name for path in cohort.paths()] == [Path(name).name for name in NAMES]
+    assert cohort.labels == ("NA", "1e5")
+    frame.loc[3, "patient"] = ""
+    frame.to_csv(file, index=False) if suffix == ".csv" else frame.to_parquet(file)
+    with pytest.raises(CohortError, match="patient"):
+        open_cohort(file)
+
+
+def test_a_patient_of_several_records_called_na_is_named() -> None:
+    patients = ["NA", "NA", *(f"p{i}" for i in range(58))]
+    with pytest.warns(CohortWarning, match="2 records.*'NA'"):
+        open_cohort(rows().assign(patient=patients))
+
+
+def test_none_is_a_class_among_words_and_missing_among_numbers(tmp_path: Path) -> None:
+    frame = rows().assign(grade=["None", "mild", "severe"] * 20, lvef=["None", "55", "NA"] * 20)
+    frame["AFIB"], frame["flag"] = ["None", "1", "0"] * 20, ["None", "True", "NA"] * 20
+    frame.to_csv(tmp_path / "own.csv", index=False)
+    graded = open_cohort(tmp_path / "own.csv", task=Task(kind="multiclass", target="grade"))
+    assert graded.labels == ("None", "mild", "severe")
+    assert len(graded) == 60
+    for target, records in (("lvef <= 40", 20), ("AFIB", 40)):
+        assert len(open_cohort(tmp_path / "own.csv", task=Task(target=target))) == records
+    with pytest.warns(CohortWarning, match=r"flag.*20 .*None"):
+        assert len(open_cohort(tmp_path / "own.csv", task=Task(target="flag"))) == 20
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_ages_are_read_with_a_unit_and_with_spaces(tmp_path: Path, suffix: str) -> None:
     ages = ["88.0 y", " 88 ", "61", "61.5 Years", "", "088Y"] * 10
@@ -301,7 +365,7 @@ def test_ages_are_read_with_a_unit_and_with_spaces(tmp_path: Path, suffix: str) 
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [*(("age", age) for age in ("6 months", "-1", "1950", "unknown")), ("date", "31.12.1999")],
+    [*(("age", age) for age in ("6 moons", "-1", "1950", "unknown")), ("date", "31.12.1999")],
 )
 def test_unreadable_ages_and_dates_count_as_missing_with_a_warning(column: str, value: str) -> None:
     good = "61" if column == "age" else "1999-12-31 10:00:00"

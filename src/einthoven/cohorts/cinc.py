@@ -23,9 +23,10 @@ from einthoven.cohorts.cohort import Cohort, CohortWarning
 from einthoven.cohorts.data_sets import EmptyRows, data_set, marked
 from einthoven.cohorts.layout import Layout
 from einthoven.cohorts.ptbxl import TABLES
+from einthoven.cohorts.table import paths_below
 from einthoven.errors import CohortError
+from einthoven.files import files_below
 from einthoven.licences import Licence
-from einthoven.records.formats import find_records
 
 ALL_CODES = "all"
 TASKS = ("cinc-2021", "cinc-2020", ALL_CODES)
@@ -43,7 +44,8 @@ LICENCE = Licence(
 _LINE = re.compile(r"^#\s*(age|sex|dx)\s*:[ \t]*(.*?)\s*$", re.IGNORECASE | re.MULTILINE)
 _SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}
 _UNKNOWN = {"", "nan", "unknown"}
-_FIRST, _SAMPLE = 10_000, 3  # files, and headers among them, by which a folder is recognised
+_FIRST, _SAMPLE = 10_000, 20  # files, and headers among them, by which a folder is recognised
+_SHOWN = 3  # names in a message
 
 
 def open_cinc(
@@ -57,7 +59,8 @@ def open_cinc(
     """Open a folder of records with SNOMED CT codes in their headers.
 
     The headers name no patients: each record counts as a patient of its own, with a CohortWarning.
-    Records are split 80 / 10 / 10, stratified by label.
+    Records are split 80 / 10 / 10, stratified by label. A CohortWarning names ECG files without
+    such codes, which count as records without any code.
 
     Parameters
     ----------
@@ -81,16 +84,17 @@ def open_cinc(
     root = Path(path)
     if task not in TASKS:
         raise CohortError(f"unknown task {task!r}", remedy=f"choose one of {', '.join(TASKS)}")
-    headers = sorted(filter(_is_header, root.rglob("*.hea")))
-    ages, sexes, codes = zip(*map(_read, headers), strict=True)
+    names = paths_below(root)
+    ages, sexes, stated = zip(*(_read(root / f"{name}.hea") for name in names), strict=True)
+    codes = [row or frozenset() for row in stated]
+    others = [name for name, row in zip(names, stated, strict=True) if row is None]
     classes = _each(codes) if task == ALL_CODES else scored(task)
-    names = [str(file.relative_to(root).with_suffix("")) for file in headers]
     pairs = [(number, code) for number, row in enumerate(codes) for code in row]
     cohort = data_set(
         root,
         pd.DataFrame({"path": names, "patient": names, "age": ages, "sex": sexes}),
         list(classes),
-        marked(pairs, classes, len(headers)),
+        marked(pairs, classes, len(names)),
         name=root.resolve().name,
         task=task,
         licence=LICENCE,
@@ -101,6 +105,14 @@ def open_cinc(
         seed=seed,
     )
     _warn_of_patients(cohort)
+    if others:
+        shown = ", ".join(others[:_SHOWN]) + ", ..." * (len(others) > _SHOWN)
+        warnings.warn(
+            f"{cohort.name}: {len(others)} of {len(names)} ECGs have no line #Dx and so no label: "
+            f"{shown}",
+            CohortWarning,
+            stacklevel=2,
+        )
     return cohort
 
 
@@ -141,22 +153,23 @@ def _each(codes: Iterable[Collection[str]]) -> dict[str, tuple[str, ...]]:
     return {code: (code,) for code in sorted(carried, key=lambda code: (len(code), code))}
 
 
-def _is_header(file: Path) -> bool:
-    return file.suffix == ".hea" and not file.name.startswith(".") and file.is_file()
-
-
-def _read(file: Path) -> tuple[str, str, frozenset[str]]:
-    """Age, sex (`female`, `male` or empty) and codes of a header."""
+def _read(header: Path) -> tuple[str, str, frozenset[str] | None]:
+    """Age, sex (`female`, `male` or empty) and codes; None without a header or a line for them."""
     try:
-        text = file.read_text(encoding="latin-1")
+        text = header.read_text(encoding="latin-1")
+    except FileNotFoundError:  # an ECG file of another format
+        text = ""
     except OSError as error:
         raise CohortError(
-            f"{file} cannot be read: {error.strerror}", remedy="check the file and its permissions"
+            f"{header} cannot be read: {error.strerror}",
+            remedy="check the file and its permissions",
         ) from None
     lines = {name.lower(): value for name, value in _LINE.findall(text)}
     age, sex = lines.get("age", ""), lines.get("sex", "").lower()
-    cells = {cell.strip() for cell in lines.get("dx", "").split(",")}
-    codes = frozenset(cell for cell in cells if cell.lower() not in _UNKNOWN)
+    codes = None
+    if "dx" in lines:
+        cells = {cell.strip() for cell in lines["dx"].split(",")}
+        codes = frozenset(cell for cell in cells if cell.lower() not in _UNKNOWN)
     return "" if age.lower() in _UNKNOWN else age, _SEXES.get(sex, ""), codes
 
 
@@ -172,28 +185,26 @@ def _warn_of_patients(cohort: Cohort) -> None:
 
 
 def _recognises(path: Path) -> bool:
+    """Whether most of the first headers have a line for codes."""
     if not path.is_dir() or any((path / name).is_file() for name in TABLES):
         return False
-    first = islice(path.rglob("*"), _FIRST)  # a large folder of other files takes no longer
-    headers = islice((file for file in first if _is_header(file)), _SAMPLE)
-    if not any(map(_has_codes, headers)):
-        return False
-    # With any other ECG file, the folder is a plain one: this layout would leave the file out.
-    return all(_has_codes(Path(f"{record}.hea")) for record in find_records(path))
+    first = islice(files_below(path), _FIRST)  # a large folder of other files takes no longer
+    headers = (file for file in first if file.suffix == ".hea" and not file.name.startswith("."))
+    found = [_has_codes(header) for header in islice(headers, _SAMPLE)]
+    return 2 * sum(found) > len(found)
 
 
 def _has_codes(header: Path) -> bool:
-    """Whether a header exists and has a line for codes, perhaps an empty one."""
+    """Whether a header has a line for codes, perhaps an empty one."""
     try:
-        text = header.read_text(encoding="latin-1")
-    except OSError:
+        return _read(header)[2] is not None
+    except CohortError:
         return False
-    return any(name.lower() == "dx" for name, _ in _LINE.findall(text))
 
 
 LAYOUT = Layout(
     "PhysioNet/CinC Challenge",
-    "a folder of WFDB records only, all with #Dx in their headers",
+    "a folder of WFDB records with #Dx in their headers",
     _recognises,
     open_cinc,
     TASKS,

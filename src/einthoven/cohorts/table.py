@@ -33,13 +33,21 @@ from einthoven.tasks import Task
 from einthoven.tasks.task import condition_of
 
 TABLE_SUFFIXES = (".csv", ".parquet")
-# Read as text: "007" is neither 7 nor "7", and a path keeps its zeros.
 _UNNAMED = 100  # columns without a name that are passed over where labels are not read from all
+# Read as text: "007" is neither 7 nor "7", a path keeps its zeros, and "NA" is a name.
 _TEXT = ("path", "patient", "record")
 NOT_LABELS = ("path", "patient", "record", "fold", "split", "age", "sex", "date", "device")
-_AGE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*(?:y|yrs?|years?)?\s*", re.IGNORECASE)
+_AGE = r"^\s*(\d+(?:\.\d+)?)\s*([a-z]*)\.?\s*$"
+_PER_YEAR = {
+    **dict.fromkeys(("", "y", "yr", "yrs", "year", "years"), 1.0),
+    **dict.fromkeys(("m", "mo", "mos", "mth", "mths", "month", "months"), 12.0),
+    **dict.fromkeys(("w", "wk", "wks", "week", "weeks"), 365.25 / 7),
+    **dict.fromkeys(("d", "day", "days"), 365.25),
+}
+"""Number of a unit of age in a year, without a unit 1."""
 _OLDEST = 120  # years
-_SHOWN = 3  # spellings of a patient in a message
+_SHOWN = 3  # names in a message
+_UNKNOWN = ("na", "n/a", "nan", "null", "none", "unknown", "-", "?")  # names of no patient
 
 
 def open_table(
@@ -58,10 +66,10 @@ def open_table(
     (id; the path without it), `split` (`train`, `validation`, `test`) or `fold` (whole numbers: the
     last fold tests, the last but one validates). Without either, patients are split 80 / 10 / 10,
     stratified by label.
-    Also optional: `age` in years (`88`, `88.0` or `88 y`), `sex`, `date` of the recording in
-    ISO 8601, `device`. An age or a date in another form counts as missing, with a CohortWarning;
-    so does an age above 120, among them PTB-XL's code 300. Patients whose names differ only in
-    case, blanks or punctuation are different ones, also with a CohortWarning.
+    Also optional: `age` in years, or with its unit (`88`, `88 y`, `3 months`, `3M`), `sex`, `date`
+    of the recording in ISO 8601, `device`. An age or a date in another form counts as missing, with
+    a CohortWarning; so does an age above 120, among them PTB-XL's code 300. Patients whose names
+    differ only in case, blanks or punctuation are different ones, also with a CohortWarning.
 
     `task` is a `Task`, or its TOML file. `labels` names the label columns of a table with further
     columns; an empty list reads none, and
@@ -100,6 +108,7 @@ def open_table(
     table["split"] = _splits(frame, patients, goal.behaviour.strata(matrix), seed, file)
     if not np.array_equal(table["patient"], table["path"]):
         _warn_of_similar_patients(table, file)
+        _warn_of_unknown_patients(table["patient"], file)
     for extra in ("fold", "sex", "device"):
         if extra in frame:
             table[extra] = frame[extra].to_numpy()
@@ -130,7 +139,7 @@ def open_folder(path: str | Path) -> Cohort:
     Raises CohortError if there is none.
     """
     root = Path(path)
-    paths = [str(file.relative_to(root)) for file in find_records(root)]
+    paths = paths_below(root)
     if not paths:
         raise CohortError(
             f"{root} contains neither ECG files nor the tables of a known data set",
@@ -140,6 +149,24 @@ def open_folder(path: str | Path) -> Cohort:
     frame = pd.DataFrame({"path": paths, "patient": paths, "split": "train"})
     cohort = open_table(frame, root=root, labels=())
     return replace(cohort, name=root.resolve().name, has_splits=False)
+
+
+def paths_below(root: Path) -> list[str]:
+    """Paths of all records below a folder, relative to it and sorted.
+
+    A CohortWarning names links that lead nowhere, and folders that cannot be read.
+    """
+    unreachable: list[Path] = []
+    paths = [str(file.relative_to(root)) for file in find_records(root, unreachable)]
+    if unreachable:
+        names = sorted(str(place.relative_to(root)) for place in unreachable)
+        warnings.warn(
+            f"{root}: {len(names)} links that lead nowhere, or folders that cannot be read, are "
+            f"left out: {', '.join(names[:_SHOWN])}{', ...' * (len(names) > _SHOWN)}",
+            CohortWarning,
+            stacklevel=3,
+        )
+    return paths
 
 
 def columns_of(path: str | Path) -> list[str]:
@@ -185,14 +212,20 @@ def _stripped(column: pd.Series[Any]) -> pd.Series[Any]:
 def ages_of(column: pd.Series[Any], file: Path, *, oldest: float = _OLDEST) -> NDArray[np.float64]:
     """Ages in years, NaN where missing; shape (records,).
 
-    Another unit than years, and an age above `oldest`, count as missing, with a CohortWarning.
+    A number without a unit is one of years. Other texts than numbers with a unit of time, and an
+    age above `oldest`, count as missing, with a CohortWarning; so does `35M` in a column with
+    `35F`, where it means a man.
     """
     texts = column.astype(str).where(column.notna(), "")
-    years = pd.to_numeric(texts.map(lambda text: m[1] if (m := _AGE.fullmatch(text)) else None))
+    parts = texts.str.lower().str.extract(_AGE)
+    units = parts[1].map(_PER_YEAR)
+    if (parts[1] == "f").any():
+        units = units.mask(parts[1] == "m")
+    years = parts[0].astype(np.float64) / units
     years = years.where(years <= oldest)
     bad = texts.str.strip().ne("") & years.isna()
-    _warn(column, bad, f"a number of years up to {oldest:g}", file)
-    return years.to_numpy(np.float64)
+    _warn(column, bad, f"an age up to {oldest:g} years", file)
+    return np.asarray(years, np.float64)
 
 
 def _dates(column: pd.Series[Any], file: Path) -> NDArray[np.str_]:
@@ -214,7 +247,7 @@ def _warn(column: pd.Series[Any], bad: pd.Series[bool], expected: str, file: Pat
 
 
 def _warn_of_empty_words(task: Task, frame: pd.DataFrame, file: Path) -> None:
-    """Name words, such as `None` among classes, that count as empty cells in a CSV table."""
+    """Name words, such as `null` among classes, that count as empty cells in a CSV table."""
     names = {c.column if (c := condition_of(name)) else name for name in task.targets}
     names = {name for name in names if name in frame and not is_numeric_dtype(frame[name])}
     if file.suffix != ".csv" or not any(frame[name].isna().any() for name in names):
@@ -263,6 +296,19 @@ def _warn_of_similar_patients(table: pd.DataFrame, file: Path) -> None:
         CohortWarning,
         stacklevel=3,
     )
+
+
+def _warn_of_unknown_patients(patients: pd.Series[str], file: Path) -> None:
+    """Name a patient of several records whose name, such as `NA`, may mean that it is unknown."""
+    counts = patients.value_counts()
+    for name, count in counts[counts > 1].items():
+        if str(name).casefold() in _UNKNOWN:
+            warnings.warn(
+                f"{file}: {count} records have the patient {name!r} and count as those of one "
+                "patient. If it means that the patient is not known, write another name for each",
+                CohortWarning,
+                stacklevel=3,
+            )
 
 
 def _letters_and_digits(patient: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 
 from einthoven.errors import RecordError
 from einthoven.extensions import import_extensions
+from einthoven.files import files_below
 from einthoven.records.file import FOLDER_SIDECAR, SEPARATOR, EcgFile, PathLike
 from einthoven.records.record import Record, frozen
 
@@ -188,14 +189,16 @@ def files_of(path: PathLike) -> list[Path]:
     return [Path(name) for name in dict.fromkeys(names) if os.path.isfile(name)]
 
 
-def find_records(folder: Path) -> list[Path]:
+def find_records(folder: Path, unreachable: list[Path] | None = None) -> list[Path]:
     """Paths of all records below a folder, sorted.
 
     WFDB records have no suffix, and a record in a file of many is `FILE::NAME`. A file without a
-    known suffix counts if its content is of a known format. Hidden files are left out.
+    known suffix counts if its content is of a known format. Hidden files are left out. Links are
+    followed, and `unreachable` filled, as in `einthoven.files.files_below`.
     """
     import_extensions()
-    return sorted(path for file in folder.rglob("*") for path in _records_in(file))
+    files = files_below(folder, unreachable)
+    return sorted(path for file in files for path in _records_in(file))
 
 
 def records_of(path: PathLike) -> list[Path]:
@@ -218,7 +221,7 @@ def _member_path(path: Path, member: str) -> Path:
 
 
 def _records_in(path: Path) -> Iterator[Path]:
-    if path.name.startswith(".") or not path.is_file():
+    if path.name.startswith("."):
         return
     file = EcgFile(os.fspath(path))
     if _is_wfdb(file):

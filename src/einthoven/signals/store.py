@@ -117,7 +117,10 @@ class Store:
             filesystem.cat_file(f"{path}/{STORE_FILE}"), f"{root}/{STORE_FILE}"
         )
         tables: list[Any] = []
-        for name, read in ((INDEX, pd.read_parquet), (QUARANTINE, partial(pd.read_csv, dtype=str))):
+        for name, read in (
+            (INDEX, pd.read_parquet),
+            (QUARANTINE, partial(pd.read_csv, dtype=str, na_filter=False)),
+        ):
             try:
                 content = filesystem.cat_file(f"{path}/{name}")
                 if manifest.get("files", {}).get(name, digest_of(content)) != digest_of(content):
