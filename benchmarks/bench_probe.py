@@ -38,7 +38,7 @@ from einthoven.backbones.classifier import Classifier, create_classifier
 from einthoven.signals.batches import SignalSource, epoch_order
 from einthoven.signals.random import generator_for
 from einthoven.stages.data import Context, Dataset
-from einthoven.stages.probe import probe_data, train_head
+from einthoven.stages.probe import ProbeData, train_head
 from einthoven.stages.recipe import Stage1
 from einthoven.stages.validation import SELECT, validation_metrics
 from einthoven.training.distributed import Processes
@@ -71,7 +71,7 @@ def setting(folder: Path, records: int) -> Setting:
 def cached(setting: Setting, folder: Path) -> float:
     """Ours: features once, then the head; returns the last epoch's validation AUROC."""
     context = Context(seed=SEED, processes=Processes("cpu"))
-    data = probe_data(
+    data = ProbeData(
         setting.classifier, setting.train, setting.validation, SETTINGS.crops, folder, context
     )
     head = deepcopy(setting.classifier.head)
@@ -80,7 +80,7 @@ def cached(setting: Setting, folder: Path) -> float:
 
 
 def training_crops(train: SignalSource) -> Tensor:
-    """The very crops that `probe_data` draws, (records, leads, samples)."""
+    """The very crops that `ProbeData` caches, (records, leads, samples)."""
     rows = np.arange(len(train))
     parts = [
         train.training_batch(rows[i : i + CHUNK], generator_for(SEED, 0, i, 0xFEA7), None).signals

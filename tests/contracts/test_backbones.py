@@ -137,6 +137,26 @@ def test_backward_reaches_every_parameter(net: Backbone) -> None:
     assert lost == []
 
 
+def test_a_head_of_query_attention_reads_the_tokens(net: Backbone) -> None:
+    """Of inputs of any length and any of the leads that a network takes."""
+    classifier = Classifier(net.train(), 3, head="query-attention")
+    x = _x(net)
+    classifier.zero_grad()
+    classifier(x).square().sum().backward()
+    reached = {name for name, p in net.named_parameters() if p.grad is not None}
+    trained = {name for name, p in net.named_parameters() if p.requires_grad}
+    assert reached == trained  # of several processes, each averages every gradient
+    assert trained | set(net.pooling_parameters()) == {name for name, _ in net.named_parameters()}
+    assert all(p.grad is not None and p.grad.any() for p in classifier.head.parameters())
+    with torch.no_grad():
+        classifier.eval()
+        assert net.tokens(x).shape[2] == net.token_dim
+        longer = x.repeat(1, 1, 2)
+        if net.longest is None or longer.shape[2] <= net.longest:
+            assert classifier(longer).shape == (2, 3)
+        assert classifier(x[:0]).shape == (0, 3)
+
+
 def test_trains_after_it_was_used_in_inference_mode(net: Backbone) -> None:
     """Whatever it keeps from one call to the next must not have been made in inference mode."""
     overrides = {key: value for key, value in vars(net.config).items() if key != "name"}

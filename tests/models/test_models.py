@@ -47,9 +47,11 @@ COHORT = {"name": "ptb-xl", "version": "1.0.3", "task": "all-71", "training_reco
 NON_COMMERCIAL = Licence("CC-BY-NC-4.0", "", False)
 
 
-@pytest.fixture
-def model() -> Model:
-    classifier = create_classifier(NAME, labels=("A", "B"), seed=1, head_dropout=0.1, **TINY).eval()
+@pytest.fixture(params=["linear"])
+def model(request: pytest.FixtureRequest) -> Model:
+    classifier = create_classifier(
+        NAME, labels=("A", "B"), seed=1, head=request.param, head_dropout=0.1, **TINY
+    ).eval()
     provenance = {"cohort": COHORT, "recipe": {"name": "r"}, "pretraining": []}
     return Model(
         classifier,
@@ -71,6 +73,7 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
     return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 
 
+@pytest.mark.parametrize("model", ["linear", "query-attention"], indirect=True)
 def test_a_classifier_comes_back_bit_for_bit(model: Model, saved: Path) -> None:
     again = load_model(saved)
     assert same(again.network, model.network)
@@ -82,6 +85,16 @@ def test_a_classifier_comes_back_bit_for_bit(model: Model, saved: Path) -> None:
     assert again.network.head_dropout.p == 0.1
     x = torch.randn(2, 12, 250)
     assert torch.equal(again.classifier(x), model.classifier(x))
+    assert read_config(saved)["head"] == again.classifier.head_kind == model.classifier.head_kind
+    for file in (saved, saved / "model.safetensors"):
+        assert same(load_classifier(NAME, weights=file, **TINY), model.classifier)
+        assert same(load_backbone(NAME, weights=file, **TINY), model.backbone)
+
+
+def test_the_head_is_part_of_the_digest(saved: Path) -> None:
+    config = read_config(saved)
+    assert config_digest(config) == config_digest(config | {"head": None})  # of earlier versions
+    assert config_digest(config) != config_digest(config | {"head": "query-attention"})
 
 
 def test_an_encoder_has_no_labels_and_no_head(tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_a_run_equals_a_posttrain_run_by_its_recipe(
 
 def test_a_probe_is_trained_once_for_all_runs_that_share_it(whole: Reproduction) -> None:
     def features(of: Run) -> int:
-        return (whole.folder(of) / "stage1" / "features" / "train-0.safetensors").stat().st_ino
+        return (whole.folder(of) / "stage1" / "features" / "train-0.npy").stat().st_ino
 
     assert features(run(POST)) == features(run(PROBE)) == features(run("without-stochastic-depth"))
     others = [run(POST, seed=1), run(POST, fraction=0.5), run(POST, "superclass-5")]

@@ -39,6 +39,15 @@ def test_solver_by_training_records(records: int, solver: str) -> None:
     assert stage1.solver == solver
 
 
+def test_query_attention_takes_steps() -> None:
+    recipe = Recipe(name="r", head="query-attention", stage1=Stage1())
+    resolved, decisions = resolve_auto(recipe, targets(50, 20), targets(100, 50))
+    assert resolved.stage1 is not None
+    assert resolved.stage1.solver == "adamw"
+    assert [(each.key, each.value) for each in decisions] == [("stage1.solver", "adamw")]
+    assert "query-attention" in decisions[0].reason
+
+
 @pytest.mark.parametrize(
     ("positives", "select"),
     [(0, "lowest-loss"), (9, "lowest-loss"), (10, "best"), (95, "lowest-loss")],

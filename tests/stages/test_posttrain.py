@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import nn
 
+from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import (
     CohortError,
@@ -24,7 +25,7 @@ from einthoven.errors import (
 from einthoven.experiment.run import model_of
 from einthoven.files import HISTORY_FILE, locked, read_lines, read_tensors
 from einthoven.inference import predict_record
-from einthoven.models import Model, weights_file
+from einthoven.models import Model, save_model, weights_file
 from einthoven.records import read_record
 from einthoven.signals.store import Store
 from einthoven.stages.data import Dataset
@@ -35,6 +36,7 @@ from einthoven.training.distributed import Processes
 from einthoven.training.loop import BEST, Loop, Result
 from einthoven.training.run import LOCK
 
+BACKBONE = "mtecg_tiny_100hz"
 Train = Callable[..., PosttrainResult]
 
 
@@ -337,6 +339,33 @@ def test_reduced_leads_train_and_predict_twelve_lead_records(
     assert whole == predict_record(model, record.select(leads)).probabilities
     assert whole == predict_record(model, record.select(leads[::-1])).probabilities
     assert set(whole) == set(synthetic.labels)
+
+
+def test_query_attention_is_probed_fine_tuned_and_resumed(
+    tmp_path: Path,
+    train: Train,
+    recipe: Recipe,
+    recorder: Any,
+    killed: type[Exception],
+) -> None:
+    """On the tokens of two leads; a kill between the rates, when the tokens are still cached."""
+    attending = recipe.model_copy(update={"head": "query-attention"})
+    options = {"depth": 2, "width": 30, "heads": 1, "leads": ("II", "V5")}
+    changes: dict[str, Any] = {"recipe": attending, "options": options, "weights": None}
+    encoder = create_backbone(BACKBONE, seed=7, **options)
+    changes["weights"] = save_model(Model(encoder, encoder.preparation), tmp_path / "encoder")
+    whole = train(tmp_path / "whole", **changes)
+    assert whole.classifier.head_kind == "query-attention"
+    probe = read_tensors(whole.run.path / "stage1/lr-1/best.safetensors")[0]
+    assert {name: value.shape for name, value in probe.items()} == {
+        name: value.shape for name, value in whole.classifier.head.state_dict().items()
+    }
+    with pytest.raises(killed):
+        train(tmp_path / "run", progress=recorder(kill=("stage 1, query", 9)), **changes)
+    assert list((tmp_path / "run/stage1/features").glob("*.npy"))
+    again = train(tmp_path / "run", **changes)
+    assert_same(weights(again), weights(whole))
+    assert not list((tmp_path / "run").rglob("*.npy"))
 
 
 def test_quarantined_records_are_left_out(

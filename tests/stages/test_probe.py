@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,18 @@ from torch import Tensor, nn
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.registry import seeded
 from einthoven.cohorts import Cohort
+from einthoven.errors import TrainingError
 from einthoven.files import read_lines, read_tensors
 from einthoven.signals.batches import SignalSource, epoch_order
 from einthoven.signals.random import generator_for
 from einthoven.signals.store import Store
 from einthoven.stages.data import Context, Dataset
+from einthoven.stages.frozen import training_inputs
 from einthoven.stages.logistic import search_penalty
 from einthoven.stages.probe import (
     FeatureBatch,
     FeatureBatches,
+    ProbeData,
     out_of_fold_probabilities,
     probe,
 )
@@ -164,24 +168,48 @@ def test_the_cache_changes_nothing(
         folder=tmp_path / "recomputed",
         processes=Processes("cpu"),
     ).run()
-    assert torch.allclose(head.weight, classifier.head.weight, atol=1e-6)
-    assert torch.allclose(head.bias, classifier.head.bias, atol=1e-6)
+    trained = state(classifier.head)
+    assert all(
+        torch.allclose(value, trained[name], atol=1e-6) for name, value in state(head).items()
+    )
 
 
-def test_an_epoch_takes_one_of_the_crops_of_every_record() -> None:
-    features = torch.stack([torch.arange(40.0), torch.arange(40.0) + 100])[:, :, None]
-    targets = torch.arange(40.0)[:, None]
-    batches = FeatureBatches(features, targets, batch_size=8, seed=0)
+def test_an_epoch_takes_one_of_the_crops_of_every_record(
+    tmp_path: Path, classifier: Classifier, dataset: Dataset
+) -> None:
+    train = dataset.source("train")
+    train = replace(train, targets=np.arange(len(train), dtype=np.float32)[:, None])
+    context = Context(seed=0, processes=Processes("cpu"))
+    data = ProbeData(classifier, train, train, 2, tmp_path, context)
+    batches = FeatureBatches(data, batch_size=8, seed=0)
     seen = list(batches.epoch(1))
-    assert batches.per_epoch == len(seen) == 5
-    values, records = (torch.cat(parts) for parts in zip(*seen, strict=True))
-    assert sorted(records.flatten().tolist()) == list(range(40))
-    assert torch.equal(values % 100, records)
-    assert {0.0, 1.0} == set((values >= 100).float().flatten().tolist())
+    assert batches.per_epoch == len(seen) == len(train) // 8
+    inputs, targets = (torch.cat(parts) for parts in zip(*seen, strict=True))
+    records = targets.flatten().long().numpy()
+    assert len(set(records)) == len(records) == 56
+    ours = [(inputs.numpy() == crop[records]).all(axis=1) for crop in data.training]
+    assert (ours[0] ^ ours[1]).all()
+    assert all(chosen.any() for chosen in ours)
     late = list(batches.epoch(1, start=3))
     assert torch.equal(late[0][0], seen[3][0])
-    small = FeatureBatches(features, targets, batch_size=1000, seed=0)
-    assert [len(targets) for _, targets in small.epoch(0)] == [40]
+    small = FeatureBatches(data, batch_size=1000, seed=0)
+    assert [len(targets) for _, targets in small.epoch(0)] == [58]
+
+
+def test_the_first_crop_is_not_augmented(
+    tmp_path: Path, classifier: Classifier, dataset: Dataset
+) -> None:
+    def flipped(x: Tensor, generator: torch.Generator) -> Tensor:
+        return -x
+
+    train, plain = dataset.source("train"), Context(seed=0, processes=Processes("cpu"))
+    cached = [
+        training_inputs(classifier, train, crop, tmp_path / f"{name}-{crop}.npy", context)
+        for name, context in (("plain", plain), ("flipped", replace(plain, augment=flipped)))
+        for crop in (0, 1)
+    ]
+    assert np.array_equal(cached[0], cached[2])
+    assert not np.isclose(cached[1], cached[3]).all(axis=1).any()
 
 
 def test_few_records_are_solved_by_logistic_regression(
@@ -194,10 +222,10 @@ def test_few_records_are_solved_by_logistic_regression(
     assert set(line) >= {"penalty", "out_of_fold_loss", "macro_auroc", "validation_loss"}
     train = dataset.source("train")
     assert train.patients is not None
-    crops = read_tensors(tmp_path / "features/train.safetensors")[0]
-    owner, number = crops["owner"].numpy(), len(crops["owner"]) // len(train)
+    owner = train.crop_owners(np.arange(len(train))).numpy()
+    number = len(owner) // len(train)
     search = search_penalty(
-        crops["features"].numpy(),
+        np.load(tmp_path / "features/train.npy"),
         train.targets[owner],
         train.patients[owner],
         seed=3,
@@ -211,9 +239,46 @@ def test_few_records_are_solved_by_logistic_regression(
     of_first = expit(search.logits[owner == 0]).mean(axis=0)
     assert left_out.shape == train.targets.shape
     assert left_out[0] == pytest.approx(of_first, abs=1e-6)
-    nn.init.zeros_(classifier.head.weight)
+    classifier.head.reset_parameters()
     assert run(tmp_path, settings) == first
     assert same(state(classifier.head), head)
     fixed = run(tmp_path / "fixed", settings.model_copy(update={"penalty": line["penalty"]}))
     assert fixed.best == first.best
     assert same(state(classifier.head), head)
+
+
+def test_query_attention_is_trained_on_frozen_tokens(
+    tmp_path: Path, dataset: Dataset, classifier: Classifier, run: Probe
+) -> None:
+    with seeded(1):
+        attending = Classifier(classifier.backbone, dataset.cohort.labels, head="query-attention")
+    before, head = state(attending.backbone), state(attending.head)
+    calls: list[int] = []
+    tokens = attending.backbone.tokens
+
+    def counted(x: Tensor, **options: Any) -> Tensor:
+        calls.append(len(x))
+        return tokens(x, **options)
+
+    attending.backbone.tokens = counted
+    settings = SETTINGS.model_copy(update={"crops": 2, "base_lr_sweep": (0.01, 0.1)})
+    first = run(tmp_path, settings, classifier=attending)
+    assert same(state(attending.backbone), before)
+    trained = state(attending.head)
+    assert all(not torch.equal(trained[name], value) for name, value in head.items())
+    assert first.history[-1]["train_loss"] < first.history[0]["train_loss"]
+    assert sum(calls) == 2 * 58 + 2 * 50
+    assert not list(tmp_path.rglob("*.npy"))  # tokens are large
+    calls.clear()
+    attending.head.reset_parameters()
+    assert run(tmp_path, settings, classifier=attending) == first
+    assert same(state(attending.head), trained)
+    assert not calls
+
+
+def test_a_cache_that_does_not_fit_on_the_disk_is_refused(
+    tmp_path: Path, run: Probe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(TrainingError, match="GB are free"):
+        run(tmp_path)

@@ -322,6 +322,19 @@ def test_a_key_without_effect_is_refused(
             load_recipe(tmp_path / "own.toml")
 
 
+def test_query_attention_excludes_what_needs_a_linear_head() -> None:
+    assert load_recipe("linear-probe").head == "linear"
+    assert load_recipe("post-training", ["head=query-attention"]).head == "query-attention"
+    for override, message in (
+        ("stage1.solver=logistic", "solver = logistic"),
+        ("stage1.penalty=1.0", "stage1.penalty .*head = query-attention"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            load_recipe("linear-probe", ["head=query-attention", override])
+    with pytest.raises(RecipeError, match="head_bias = prior"):
+        load_recipe("fine-tuning", ["head=query-attention", "stage2.head_bias=prior"])
+
+
 def test_keys_of_another_solver_have_no_effect() -> None:
     for solver, setting in (("logistic", "epochs=5"), ("adamw", "penalty=1.0")):
         with pytest.raises(RecipeError, match=f"stage1.solver = {solver}"):

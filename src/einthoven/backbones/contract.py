@@ -39,6 +39,8 @@ class Backbone(nn.Module, ABC):
 
     Attributes
     ----------
+    token_dim : int
+        Size of a token; `feature_dim` unless a network sets another.
     name : str
         Registry name.
     family : str
@@ -71,7 +73,7 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         self.config: Any = config
         self.name, self.leads = config.name, config.leads
-        self.feature_dim = feature_dim
+        self.feature_dim = self.token_dim = feature_dim
 
     @property
     @abstractmethod
@@ -84,7 +86,7 @@ class Backbone(nn.Module, ABC):
 
     @abstractmethod
     def tokens(self, x: Tensor, *, leads: Sequence[str] | None = None) -> Tensor:
-        """Tokens after the final norm, (batch, tokens, dim).
+        """Tokens after the final norm, (batch, tokens, token_dim).
 
         Parameters
         ----------
@@ -192,6 +194,10 @@ class Backbone(nn.Module, ABC):
             (batch, leads, samples): one prepared crop, not augmented, of every training record.
         """
 
+    def pooling_parameters(self) -> list[str]:
+        """Parameter names between tokens and features, which a head on tokens leaves unused."""
+        return []
+
     def extractor_parameters(self) -> list[str]:
         """Parameter names of the convolutional extractor, which `freeze_extractor` freezes."""
         return []
@@ -247,8 +253,6 @@ class SequenceBackbone(Backbone):
         Whether a token of `contextualise` depends on no later one.
     token_rate : float
         Tokens per second.
-    token_dim : int
-        Size of a token; features may be larger.
     channels_first : bool
         Whether `blocks` map (batch, channels, tokens) instead of (batch, tokens, channels).
     """
@@ -256,7 +260,6 @@ class SequenceBackbone(Backbone):
     channels_first: ClassVar[bool] = False
     causal: bool
     token_rate: float
-    token_dim: int
 
     @property
     @abstractmethod

@@ -50,7 +50,8 @@ class FCNWang(BenchmarkBackbone):
         self.shortest = 1 + sum(kernel % 2 == 0 for kernel in config.kernels)
         inputs = (len(STANDARD_LEADS), *config.widths)
         self.blocks = nn.Sequential(*map(ConvNorm, inputs[:-1], config.widths, config.kernels))
-        self.dense = Dense(2 * config.widths[-1], config)
+        self.token_dim = config.widths[-1]
+        self.dense = Dense(2 * self.token_dim, config)
         draw_weights(self)
 
     def encode(self, x: Tensor) -> Tensor:

@@ -98,7 +98,8 @@ class Inception1d(BenchmarkBackbone):
                 for block in range(config.blocks)
             )
         )
-        self.dense = Dense(2 * outputs, config)
+        self.token_dim = outputs
+        self.dense = Dense(2 * self.token_dim, config)
         draw_weights(self)
 
     def encode(self, x: Tensor) -> Tensor:

@@ -60,8 +60,8 @@ class LSTM(BenchmarkBackbone):
             batch_first=True,
             bidirectional=config.bidirectional,
         )
-        outputs = config.width * (2 if config.bidirectional else 1)
-        self.dense = Dense(3 * outputs, config)
+        self.token_dim = config.width * (2 if config.bidirectional else 1)
+        self.dense = Dense(3 * self.token_dim, config)
         draw_weights(self)
 
     def encode(self, x: Tensor) -> Tensor:

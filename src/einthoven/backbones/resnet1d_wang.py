@@ -77,7 +77,8 @@ class ResNet1dWang(BenchmarkBackbone):
         self.blocks = nn.Sequential(
             *(BasicBlock(config.width, config.kernels, stride) for stride in config.strides)
         )
-        self.dense = Dense(2 * config.width, config)
+        self.token_dim = config.width
+        self.dense = Dense(2 * self.token_dim, config)
         draw_weights(self)
 
     def encode(self, x: Tensor) -> Tensor:

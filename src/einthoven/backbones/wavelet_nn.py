@@ -85,7 +85,8 @@ class WaveletNN(WindowedBackbone):
 
     def __init__(self, config: WaveletNNConfig) -> None:
         super().__init__(config, config.width)
-        shape = len(STANDARD_LEADS), (config.levels + 1) * len(STATISTICS)
+        self.token_dim = (config.levels + 1) * len(STATISTICS)
+        shape = len(STANDARD_LEADS), self.token_dim
         self.register_buffer("feature_mean", torch.zeros(shape))
         self.register_buffer("feature_std", torch.ones(shape))
         self.dense = nn.Linear(shape[0] * shape[1], config.width)
@@ -114,6 +115,10 @@ class WaveletNN(WindowedBackbone):
         weight = weight_of_leads(table, self.leads if leads is None else leads).flatten(1)
         hidden: Tensor = linear(tokens.flatten(1), weight, self.dense.bias).relu()
         return self.dropout(hidden)  # type: ignore[no-any-return]
+
+    def pooling_parameters(self) -> list[str]:
+        """Those of the dense layer: all parameters."""
+        return ["dense.weight", "dense.bias"]
 
     @property
     def is_fitted(self) -> bool:

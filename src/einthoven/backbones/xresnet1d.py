@@ -100,7 +100,8 @@ class XResNet1d(BenchmarkBackbone):
             first = self._block(outputs if stage else widths[-1], 2 if stage else 1)
             rest = (self._block(outputs, 1) for _ in range(depth - 1))
             self.stages.append(nn.Sequential(first, *rest))
-        self.dense = Dense(2 * outputs, config)
+        self.token_dim = outputs
+        self.dense = Dense(2 * self.token_dim, config)
         draw_weights(self)
 
     def _block(self, inputs: int, stride: int) -> Bottleneck:

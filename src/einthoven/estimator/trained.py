@@ -172,7 +172,7 @@ class TrainedEstimator(ArrayEstimator):
         recipe, fraction = self._validation(recipe, targets)
         init = recipe.stage2.head_init if recipe.stage2 else "stock"
         with seeded(recipe.seed):
-            network = Classifier(backbone, targets.names, head_init=init)
+            network = Classifier(backbone, targets.names, head=recipe.head, head_init=init)
         preparation = self._with_short(adapt_preparation(preparation, recipe.data))
         sources = [
             source(store, preparation, rows=rows, targets=targets.matrix, groups=groups)

@@ -34,6 +34,7 @@ _DETERMINING = (
     "aggregate",
     "calibration",
     "weights_sha256",
+    "head",
     "task",
 )
 COPY_AGAIN = "copy the whole model folder again"
@@ -63,6 +64,7 @@ class _Entries(BaseModel):
 
 class _ClassifierEntries(_Entries):
     id2label: Annotated[dict[str, str], AfterValidator(_numbered)]
+    head: Literal["linear", "query-attention"] = "linear"
     head_dropout: Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -188,6 +190,8 @@ def config_digest(config: Mapping[str, Any]) -> str:
     determining = {key: config.get(key) for key in _DETERMINING}
     if determining["task"] is None:  # labels of 0 and 1, as before there were others
         del determining["task"]
+    if determining["head"] in (None, "linear"):
+        del determining["head"]
     text = json.dumps(determining, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

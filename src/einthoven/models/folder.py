@@ -60,7 +60,7 @@ _PROBLEM_TYPES = {  # as the Hugging Face hub names them
     "classes": "single_label_classification",
     "values": "regression",
 }
-_OF_HEADS = ("task", "problem_type", "id2label", "label2id", "head_dropout", "descriptions")
+_OF_HEADS = ("task", "problem_type", "id2label", "label2id", "head", "head_dropout", "descriptions")
 
 
 def save_model(
@@ -191,6 +191,7 @@ def _config_of(model: Model, sha256: str) -> Json:
             "problem_type": _PROBLEM_TYPES[model.task.behaviour.form],
             "id2label": {str(place): label for place, label in enumerate(model.labels)},
             "label2id": {label: place for place, label in enumerate(model.labels)},
+            "head": model.network.head_kind,
             "head_dropout": model.network.head_dropout.p,
         }
     else:
@@ -271,7 +272,9 @@ def load_network(path: str | Path) -> Classifier | Backbone:
             network = create_backbone(config["backbone"], **config["backbone_options"])
             if labels := config.get("id2label"):
                 names = [labels[str(place)] for place in range(len(labels))]
-                network = Classifier(network, names, head_dropout=config["head_dropout"])
+                head = config.get("head", "linear")
+                dropout = config["head_dropout"]
+                network = Classifier(network, names, head=head, head_dropout=dropout)
         network.load_state_dict(tensors, assign=True)
     except (BackboneError, RuntimeError) as error:  # the checksums are right: another version
         raise ModelError(

@@ -146,7 +146,7 @@ class HuBERT(nn.Module):
         super().__init__()
         self.backbone, self.config = backbone, config
         self.fit_records = config.fit_records
-        width = getattr(backbone, "token_dim", backbone.feature_dim)
+        width = backbone.token_dim
         self.mask_vector = nn.Parameter(torch.rand(width))
         self.projection = nn.Linear(width, config.prediction_width)
         self.codes = nn.Parameter(torch.randn(config.clusters, config.prediction_width))
@@ -275,7 +275,8 @@ class HuBERT(nn.Module):
     def _feature_size(self) -> int:
         if self.former is None:
             return 6 * (1 if self.backbone.family == "hubert_ecg" else len(self.backbone.leads))
-        return int(getattr(self.former, "token_dim", self.former.feature_dim))
+        width: int = self.former.token_dim
+        return width
 
 
 def _former(folder: str) -> Any:

@@ -12,7 +12,6 @@ from einthoven.tasks import kind_of
 
 UNKNOWN = "not recorded"
 
-_STAGES = {"stage1": "linear probe", "stage2": "fine-tuning"}
 _SELECTIONS = {
     "best": "highest macro AUROC on the validation split",
     "lowest-loss": "lowest loss on the validation split",
@@ -198,7 +197,7 @@ def leakage(config: Json, evaluation: Json | None = None) -> list[str]:
 def _stages(values: Json, recipe: Json) -> str:
     """`linear probe for 100 epochs, then fine-tuning for 2 epochs with dropout 0.01`."""
     stages = []
-    for key, name in _STAGES.items():
+    for key, name in _names(recipe).items():
         stage = recipe.get(key) or {}
         epochs, drops = stage.get("epochs"), {"stochastic depth": "drop_path", "dropout": "dropout"}
         parts = [f"{words} {stage[drop]:g}" for words, drop in drops.items() if stage.get(drop)]
@@ -225,6 +224,12 @@ def _stages(values: Json, recipe: Json) -> str:
         remarks.append("; then trained again on training and validation records")
     start = "from random weights: " if recipe.get("initialise") == "random" else ""
     return start + ", then ".join(stages) + "".join(remarks)
+
+
+def _names(recipe: Json) -> dict[str, str]:
+    """Names of the stages of a recipe."""
+    is_linear = recipe.get("head", "linear") == "linear"
+    return {"stage1": f"{'linear' if is_linear else recipe['head']} probe", "stage2": "fine-tuning"}
 
 
 def _policy(values: Json) -> list[Json]:
@@ -332,7 +337,7 @@ def _selected_epochs(values: Json, recipe: Json) -> str:
             continue
         discarded = name == "stage2" and values.get("kept_stage") == "stage1"
         stages.append(
-            f"{_STAGES.get(name, name)}: epoch {epoch}"
+            f"{_names(recipe).get(name, name)}: epoch {epoch}"
             + (f" of {stage['epochs']}" if stage.get("epochs") else "")
             + (f", {rule}" if rule else "")
             + (f", best of {len(rates)} learning rates" if len(rates) > 1 else "")

@@ -344,7 +344,7 @@ def weights_sha256(weights: Path) -> str:
 
 def _copy_or_link(source: str, target: str) -> None:
     # Features are large, and their files are replaced as a whole; others are appended to.
-    if source.endswith(".safetensors"):
+    if source.endswith((".safetensors", ".npy")):
         with contextlib.suppress(OSError):
             os.link(source, target)
             return

@@ -160,14 +160,21 @@ class SignalSource:
 
         An owner is the position of a crop's record in `records`, (crops,).
         """
-        batches, owners = [], []
+        batches = []
         for chunk in self.store.read(self.rows[records]):
             samples = chunk.signals.shape[2]
             for start in evaluation_starts(self.preparation, samples, rate=chunk.rate):
                 starts = torch.full((len(chunk.places),), start, dtype=torch.long)
                 batches.append(self._batch(chunk, starts))
-                owners.append(torch.from_numpy(chunk.places))
-        return prepare_mixed(self.preparation, batches, unit="uV"), torch.cat(owners)
+        return prepare_mixed(self.preparation, batches, unit="uV"), self.crop_owners(records)
+
+    def crop_owners(self, records: NDArray[np.intp]) -> Tensor:
+        """Owners of the evaluation crops of records, (crops,); reads no signal."""
+        owners = []
+        for rate, samples, places in self.store.groups(self.rows[records]):
+            count = len(evaluation_starts(self.preparation, samples, rate=rate))
+            owners += count * [torch.from_numpy(places)]
+        return torch.cat(owners)
 
     def _batch(self, chunk: Chunk, starts: Tensor) -> tuple[Tensor, float, Tensor]:
         """A chunk as `prepare_mixed` takes it."""

@@ -65,14 +65,12 @@ def resolve_auto(
         else:
             decisions.append(Decision("stage2.keep", "better", reason))
     if recipe.stage1 and recipe.stage1.solver == "auto":
-        few = records <= MOST_SOLVED
-        decisions.append(
-            Decision(
-                "stage1.solver",
-                "logistic" if few else "adamw",
-                f"{records:,} training records, limit {MOST_SOLVED:,}",
-            )
-        )
+        is_solved = recipe.head == "linear" and records <= MOST_SOLVED
+        reason = f"{records:,} training records, limit {MOST_SOLVED:,}"
+        if recipe.head != "linear":
+            reason = f"the head {recipe.head} has no closed solution"
+        solver = "logistic" if is_solved else "adamw"
+        decisions.append(Decision("stage1.solver", solver, reason))
     if recipe.stage2 and recipe.stage2.select == "auto" and form != "labels":
         decisions.append(Decision("stage2.select", "lowest-loss", f"the targets are {form}"))
     elif recipe.stage2 and recipe.stage2.select == "auto":

@@ -159,7 +159,8 @@ def posttrain(
             network = create_backbone(backbone, **(options or {}))
         else:
             network = load_backbone(backbone, weights=weights, **(options or {}))
-        classifier = Classifier(network, cohort.labels, head_init=head_init).train()
+        classifier = Classifier(network, cohort.labels, head=recipe.head, head_init=head_init)
+        classifier.train()
     data, standardiser = _dataset(packed_cohort, classifier.preparation, recipe, out, processes)
     train = data.source("train")
     fixed = not recipe.uses_validation and not len(data.usable.ids("validation"))

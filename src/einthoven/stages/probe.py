@@ -1,9 +1,12 @@
-"""Stage 1, linear probing: train the head on features that are computed once.
+"""Stage 1, probing: train the head on what a frozen backbone makes of each crop, computed once.
 
-The backbone is frozen and in eval mode, so the features of a crop never change. They are computed
-once and cached in the run folder. The logistic solver uses the evaluation crops of the training
-records, which have no augmentation; an epoch of AdamW uses one of `crops` augmented crops of every
-record.
+The backbone is in eval mode, so the features and tokens of a crop never change. They are computed
+once and cached in the run folder (`frozen.py`). The logistic solver uses the evaluation crops of
+the training records, which have no augmentation; an epoch of AdamW uses one of `crops` random
+crops of every record, of which the first is not augmented.
+
+Features stay in the folder. Tokens, which a head of query attention reads, are many times larger
+(records x crops x tokens x width x 4 bytes); they are deleted when the stage is finished.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +22,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from einthoven.backbones.classifier import Classifier, initialise_head
-from einthoven.backbones.contract import Backbone
-from einthoven.backbones.inference import aggregate_crops, record_outputs
+from einthoven.backbones.classifier import Classifier, Head, create_head, initialise_head
+from einthoven.backbones.inference import aggregate_crops
+from einthoven.backbones.layers.query_attention import QueryAttention
 from einthoven.backbones.registry import seeded
 from einthoven.files import (
     HISTORY_FILE,
@@ -34,77 +37,113 @@ from einthoven.files import (
 from einthoven.signals.batches import SignalSource, epoch_order
 from einthoven.signals.random import generator_for
 from einthoven.stages.data import Context
+from einthoven.stages.frozen import EvaluationInputs, Inputs, evaluation_inputs, training_inputs
 from einthoven.stages.logistic import fit_logistic, search_penalty
 from einthoven.stages.recipe import Stage1
 from einthoven.stages.validation import LOSS, best_by, record_losses, validation_metrics
 from einthoven.tasks import Criterion
 from einthoven.tasks.task import Matrix
 from einthoven.training.checkpoint import load_weights, save_weights
-from einthoven.training.loop import BEST, Loop, Result, autocast
+from einthoven.training.loop import BEST, Loop, Result
 from einthoven.training.optim import Settings, parameter_groups
 
-_FEATURE_BATCH = 64
 SECONDS = "seconds.jsonl"
+_VALUES_AT_ONCE = 2**24  # of cached inputs, in validation
+_NAMES = {nn.Linear: "linear probe", QueryAttention: "query-attention probe"}
 LOGISTIC, FEATURES = "logistic", "features"
 OUT_OF_FOLD = "out_of_fold.safetensors"
 
 
-# (batch, feature_dim) features and (batch, labels) targets
+# Inputs of the head for a batch of crops, and (batch, labels) targets
 FeatureBatch = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ProbeData:
+    """Records of both splits, and the cached inputs of the head for them.
+
+    Attributes
+    ----------
+    crops : int
+        Random crops of each training record.
+    folder : Path
+        Folder of the cache. It is filled when an input is first read.
+    """
+
+    classifier: Classifier
+    train: SignalSource
+    validation: SignalSource
+    crops: int
+    folder: Path
+    context: Context
+
+    @cached_property
+    def training(self) -> list[Inputs]:
+        """For each crop, the inputs of all training records."""
+        return [
+            training_inputs(
+                self.classifier, self.train, crop, self._file(f"train-{crop}"), self.context
+            )
+            for crop in range(self.crops)
+        ]
+
+    @cached_property
+    def evaluation(self) -> EvaluationInputs:
+        """Inputs for the evaluation crops of the validation records."""
+        return evaluation_inputs(
+            self.classifier, self.validation, self._file("validation"), self.context
+        )
+
+    def inputs(self, crops: NDArray[np.int64], records: NDArray[np.intp]) -> Tensor:
+        """Inputs of the head, `(records, ...)`, for one crop of each of some training records."""
+        inputs = np.empty((len(records), *self.training[0].shape[1:]), dtype=np.float32)
+        for number, cached in enumerate(self.training):
+            inputs[crops == number] = cached[records[crops == number]]
+        return torch.from_numpy(inputs)
+
+    def fill(self) -> None:
+        """Fill the cache, and write the time that it took."""
+        start = time.monotonic()
+        _ = self.evaluation, self.training
+        seconds = round(time.monotonic() - start, 3)
+        if self.context.processes.is_main and seconds > 0.1:
+            append_line(self.folder / SECONDS, {"seconds": seconds})
+
+    def delete(self) -> None:
+        """Delete the cache, once no process reads it."""
+        for name in ("training", "evaluation"):
+            self.__dict__.pop(name, None)
+        self.context.processes.wait()
+        if self.context.processes.is_main:
+            for file in self.folder.glob("*.npy"):
+                file.unlink()
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.npy"
 
 
 @dataclass(frozen=True)
 class FeatureBatches:
-    """Shuffled batches of cached features, with a random crop of each record.
+    """Shuffled batches of cached inputs of the head, with a random crop of each record."""
 
-    Attributes
-    ----------
-    features : Tensor
-        `(crops, records, feature_dim)`.
-    targets : Tensor
-        `(records, labels)` float32.
-    """
-
-    features: Tensor
-    targets: Tensor
+    data: ProbeData
     batch_size: int
     seed: int
 
     @property
     def per_epoch(self) -> int:
         """Batches in an epoch."""
-        return max(1, self.features.shape[1] // self.batch_size)
+        return max(1, len(self.data.train) // self.batch_size)
 
     def epoch(self, epoch: int, *, start: int = 0) -> Iterator[FeatureBatch]:
         """Yield the batches of an epoch from a position on."""
-        crops, records = self.features.shape[:2]
-        order = torch.from_numpy(epoch_order(records, seed=self.seed, epoch=epoch))
-        crop = torch.randint(crops, (records,), generator=generator_for(self.seed, epoch, 0xC809))
+        data, records = self.data, len(self.data.train)
+        order = epoch_order(records, seed=self.seed, epoch=epoch)
+        generator = generator_for(self.seed, epoch, 0xC809)
+        crop = torch.randint(data.crops, (records,), generator=generator).numpy()
         for position in range(start, self.per_epoch):
             rows = order[position * self.batch_size :][: self.batch_size]
-            yield self.features[crop[rows], rows], self.targets[rows]
-
-
-@dataclass(frozen=True, eq=False)
-class EvaluationFeatures:
-    """Features `(crops, feature_dim)` of evaluation crops, and the record `(crops,)` of each."""
-
-    features: Tensor
-    owner: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class ProbeData:
-    """Features and targets of training and validation records.
-
-    Training features and targets are those of `FeatureBatches`; `validation_targets` are
-    `(records, labels)`.
-    """
-
-    features: Tensor
-    targets: Tensor
-    validation: EvaluationFeatures
-    validation_targets: Matrix
+            yield data.inputs(crop[rows], rows), data.train.targets_of(rows)
 
 
 def probe(
@@ -123,19 +162,25 @@ def probe(
     """
     if settings.solver == "logistic":
         return solve_head(classifier, train, validation, settings, folder, context)
-    data = probe_data(classifier, train, validation, settings.crops, folder / FEATURES, context)
+    data = ProbeData(classifier, train, validation, settings.crops, folder / FEATURES, context)
     rates = settings.base_lr_sweep or (settings.base_lr,)
+    files = [folder / f"lr-{rate:g}" / HISTORY_FILE for rate in rates]
+    if any(len(read_lines(file)) < settings.epochs for file in files):
+        data.fill()
     results, values = {}, {}
     key, is_lowest = best_by(context.criterion.form)
+    kind, outputs = classifier.head_kind, classifier.head.out_features
     for rate in rates:
         with seeded(context.seed):
-            head = nn.Linear(classifier.head.in_features, classifier.head.out_features)
+            head = create_head(kind, classifier.backbone, outputs)
             initialise_head(head, settings.head_init)
         result = train_head(head, data, rate, settings, folder / f"lr-{rate:g}", context)
         best = settings.select == "best"
         results[rate], values[rate] = result, result.best if best else result.history[-1][key]
     selected = (min if is_lowest else max)(rates, key=lambda rate: values[rate])
     load_weights(folder / f"lr-{selected:g}" / BEST, classifier.head)
+    if kind != "linear":
+        data.delete()
     return results[selected]
 
 
@@ -155,14 +200,13 @@ def solve_head(
     solved, features = folder / LOGISTIC, folder / FEATURES
     solved.mkdir(parents=True, exist_ok=True)
     start, criterion = time.monotonic(), context.criterion
-    crops = evaluation_features(classifier, train, features / "train.safetensors", context)
+    crops = evaluation_inputs(classifier, train, features / "train.npy", context)
     measured = crops
     if validation is not train:
-        file = features / "validation.safetensors"
-        measured = evaluation_features(classifier, validation, file, context)
+        measured = evaluation_inputs(classifier, validation, features / "validation.npy", context)
     if context.processes.is_main and not (solved / HISTORY_FILE).is_file():
         owner = crops.owner.numpy()
-        rows = crops.features.numpy(), train.targets[owner].astype(np.float64)
+        rows = crops.inputs, train.targets[owner].astype(np.float64)
         weights = 1 / np.bincount(owner)[owner]
         penalty = settings.penalty
         entry: dict[str, float] = {"epoch": 1}
@@ -203,12 +247,14 @@ def out_of_fold_probabilities(folder: Path) -> NDArray[np.float64] | None:
 
 
 def validate_head(
-    head: nn.Module, crops: EvaluationFeatures, targets: Matrix, context: Context
+    head: nn.Module, crops: EvaluationInputs, targets: Matrix, context: Context
 ) -> dict[str, float]:
-    """Metrics and loss of a head on the cached features of records with these targets."""
+    """Metrics and loss of a head on cached inputs for records with these targets."""
+    device = next(head.parameters()).device
+    rows = max(1, _VALUES_AT_ONCE // crops.inputs[0].size)
+    parts = (crops.inputs[start:][:rows] for start in range(0, len(crops.inputs), rows))
     with torch.no_grad():
-        device = next(head.parameters()).device
-        logits = head(crops.features.to(device)).float().cpu()
+        logits = torch.cat([head(_tensor(part).to(device)).float().cpu() for part in parts])
     criterion, count = context.criterion, len(targets)
     values = aggregate_crops(logits, crops.owner, count, context.aggregate, criterion.activate)
     losses = record_losses(logits, crops.owner, torch.from_numpy(targets), criterion)
@@ -216,22 +262,26 @@ def validate_head(
     return metrics | {LOSS: float(losses.mean())}
 
 
+def _tensor(inputs: Inputs) -> Tensor:
+    return torch.from_numpy(np.array(inputs))  # a copy, because the file is mapped read-only
+
+
 def train_head(
-    head: nn.Linear,
+    head: Head,
     data: ProbeData,
     base_lr: float,
     settings: Stage1,
     folder: Path,
     context: Context,
 ) -> Result:
-    """Train a head on cached features; the selected one is `best.safetensors` in the folder."""
+    """Train a head on cached inputs; the selected one is `best.safetensors` in the folder."""
     key, is_lowest = best_by(context.criterion.form)
     loop = Loop(
-        name=f"stage 1, linear probe, base lr {base_lr:g}",
+        name=f"stage 1, {_NAMES[type(head)]}, base lr {base_lr:g}",
         model=head,
         loss=partial(_head_loss, criterion=context.criterion),
         # Every process trains the same small head on the same batches; averaging has no effect.
-        batches=FeatureBatches(data.features, data.targets, settings.batch_size, context.seed),
+        batches=FeatureBatches(data, settings.batch_size, context.seed),
         groups=parameter_groups(head, weight_decay=settings.weight_decay),
         settings=Settings(
             epochs=settings.epochs,
@@ -245,11 +295,8 @@ def train_head(
             seed=context.seed,
         ),
         folder=folder,
-        validate=partial(
-            validate_head,
-            crops=data.validation,
-            targets=data.validation_targets,
-            context=context,
+        validate=lambda model: validate_head(
+            model, data.evaluation, data.validation.targets, context
         ),
         processes=context.processes,
         progress=context.progress,
@@ -260,77 +307,5 @@ def train_head(
 def _head_loss(
     model: nn.Module, batch: FeatureBatch, device: torch.device, *, criterion: Criterion
 ) -> Tensor:
-    features, targets = batch
-    return criterion.mean(model(features.to(device)), targets.to(device))
-
-
-def probe_data(
-    classifier: Classifier,
-    train: SignalSource,
-    validation: SignalSource,
-    crops: int,
-    folder: Path,
-    context: Context,
-) -> ProbeData:
-    """Features of both splits, from the cache if they are in it."""
-    start = time.monotonic()
-    files = [folder / f"train-{crop}.safetensors" for crop in range(crops)]
-    measured = evaluation_features(
-        classifier, validation, folder / "validation.safetensors", context
-    )
-    if context.processes.is_main:
-        for crop, file in enumerate(files):
-            if not file.is_file():
-                features = _training_features(classifier.backbone, train, crop, context)
-                write_tensors(file, {"features": features}, {})
-        if time.monotonic() - start > 0.1:
-            append_line(folder / SECONDS, {"seconds": round(time.monotonic() - start, 3)})
-    context.processes.wait()
-    return ProbeData(
-        features=torch.stack([read_tensors(file)[0]["features"] for file in files]),
-        targets=torch.from_numpy(train.targets.astype(np.float32)),
-        validation=measured,
-        validation_targets=validation.targets,
-    )
-
-
-def evaluation_features(
-    classifier: Classifier, source: SignalSource, file: Path, context: Context
-) -> EvaluationFeatures:
-    """Features of the evaluation crops of all records, from the file if it exists."""
-    classifier.to(context.processes.device).eval()
-    if context.processes.is_main and not file.is_file():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        parts = record_outputs(
-            classifier.backbone.features,
-            source,
-            batch_size=_FEATURE_BATCH,
-            precision=context.precision,
-            device=context.processes.device,
-            task=f"features, {file.stem}",
-            progress=context.progress,
-        )
-        owners = [owner + i * _FEATURE_BATCH for i, (_, owner) in enumerate(parts)]
-        features = torch.cat([part for part, _ in parts])
-        write_tensors(file, {"features": features, "owner": torch.cat(owners)}, {})
-    context.processes.wait()
-    tensors, _ = read_tensors(file)
-    return EvaluationFeatures(tensors["features"], tensors["owner"])
-
-
-def _training_features(
-    backbone: Backbone, train: SignalSource, crop: int, context: Context
-) -> Tensor:
-    """Features of one augmented crop of every training record."""
-    device = context.processes.device
-    parts = []
-    with torch.no_grad():
-        for start in range(0, len(train), _FEATURE_BATCH):
-            rows = np.arange(start, min(start + _FEATURE_BATCH, len(train)))
-            generator = generator_for(context.seed, crop, start, 0xFEA7)
-            batch = train.training_batch(rows, generator, context.augment)
-            with autocast(device, context.precision):
-                parts.append(backbone.features(batch.signals.to(device)).float().cpu())
-            if context.progress:
-                context.progress(f"features of crop {crop + 1}", int(rows[-1]) + 1, len(train))
-    return torch.cat(parts)
+    inputs, targets = batch
+    return criterion.mean(model(inputs.to(device)), targets.to(device))

@@ -18,7 +18,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from einthoven.backbones.classifier import HeadInit
+from einthoven.backbones.classifier import HeadInit, HeadKind
 from einthoven.backbones.config import Share
 from einthoven.backbones.inference import Aggregate, Precision
 from einthoven.backbones.registry import entry
@@ -82,7 +82,7 @@ class Stage1(Toml):
     epochs: Positive = 100
     """Passes over the training records; 100 in the paper."""
     crops: Positive = 1
-    """Augmented crops per record; their features are computed once and cached."""
+    """Random crops per record, one pass of the backbone each; all but the first are augmented."""
     batch_size: Positive = 256
     """Records per optimiser step."""
     base_lr: LearningRate = 1e-3
@@ -257,6 +257,10 @@ class Recipe(BaseRecipe):
 
     initialise: Literal["pretrained", "random"] = "pretrained"
     """Initialisation of the backbone."""
+    head: HeadKind = "linear"
+    """Head of both stages: one linear layer on the features, or the attention of one learned query
+    over the tokens, with 16 heads. The probe of the latter has no closed solution and takes steps
+    on the tokens of the frozen backbone, which are cached on disk until it ends."""
     data: Data = Data()
     """Preparation of records and batches."""
     stage1: Stage1 | None = None
@@ -295,6 +299,14 @@ class Recipe(BaseRecipe):
                 f"stage2.head_bias = {self.stage2.head_bias} with a stage 1, which already trains "
                 "the biases of the head"
             )
+        if self.head == "query-attention":
+            if self.stage1 and self.stage1.solver == "logistic":
+                raise ValueError("stage1.solver = logistic solves a linear head: set adamw or auto")
+            if self.stage2 and self.stage2.head_bias != "stock":
+                raise ValueError(
+                    f"stage2.head_bias = {self.stage2.head_bias} with head = {self.head}, which "
+                    "has no biases"
+                )
         if self.initialise == "pretrained" and self.data.standardise != "none":
             raise ValueError(
                 f"data.standardise = {self.data.standardise} would change the scale that the "
@@ -574,6 +586,7 @@ _OVERRULED: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
     *((key, "stage1.solver", "logistic".__eq__, "set stage1.solver=adamw")
       for key in sorted(_STEPS)),
     ("stage1.penalty", "stage1.solver", "adamw".__eq__, "set stage1.solver=logistic"),
+    ("stage1.penalty", "head", "query-attention".__eq__, "set head=linear"),
     ("stage1.base_lr", "stage1.base_lr_sweep", bool, "set stage1.base_lr_sweep=[]"),
     ("stage2.keep", "stage1", not_, "choose a recipe with a stage 1"),
     ("stage2.head_init", "stage1.head_init", bool, "set stage1.head_init"),
@@ -598,8 +611,10 @@ def keys_without_effect(recipe: Recipe) -> list[str]:
         for key, other, overrules, _ in _OVERRULED
         if key in values and other in values and overrules(values[other])
     }
-    if recipe.stage2 is None and recipe.stage1 and recipe.stage1.solver == "logistic":
-        overruled |= {"data.augmentation", "data.augmentation_level"}  # evaluation crops only
+    stage1 = recipe.stage1
+    if recipe.stage2 is None and stage1 and (stage1.solver == "logistic" or stage1.crops == 1):
+        # Evaluation crops alone, or the one that is not augmented.
+        overruled |= {"data.augmentation", "data.augmentation_level"}
     return sorted(overruled)
 
 

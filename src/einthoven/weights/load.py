@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from einthoven.backbones.classifier import Classifier
+from einthoven.backbones.classifier import Classifier, HeadKind
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import WeightsError
@@ -29,7 +29,7 @@ def reader_of(name: str) -> Naming | None:
 
 
 def _own_tensors(state: State, _: object) -> dict[str, Tensor]:
-    head = {key: state[key] for key in ("head.weight", "head.bias") if key in state}
+    head = {key: tensor for key, tensor in state.items() if key.startswith("head.")}
     return without_prefix(state, "backbone.") | head
 
 
@@ -115,19 +115,22 @@ def load_classifier(
         As `load_backbone`, and if the file has no head, or one of another size.
     """
     backbone, state, naming = _open(name, Path(weights), overrides)
-    if not {f"{naming.head}.weight", f"{naming.head}.bias"} <= state.keys():
+    attends = f"{naming.head}.query" in state
+    last = f"{naming.head}.output.weight" if attends else f"{naming.head}.weight"
+    if not {last, f"{naming.head}.{'query' if attends else 'bias'}"} <= state.keys():
         raise WeightsError(
-            f"{weights}: no head of one linear layer, only an encoder",
+            f"{weights}: no head of one linear layer or of query attention, only an encoder",
             remedy="load it with load_backbone",
         )
-    outputs = len(state[f"{naming.head}.weight"])
+    outputs = len(state[last])
     if labels is not None and len(labels) != outputs:
         raise WeightsError(
             f"{weights}: a head with {outputs} outputs for {len(labels)} labels",
             remedy="name every output, in their order, or none",
         )
     with torch.device("meta"):
-        classifier = Classifier(backbone, labels or outputs)
+        kind: HeadKind = "query-attention" if attends else "linear"
+        classifier = Classifier(backbone, labels or outputs, head=kind)
     _fill(classifier, state, naming, weights)
     return classifier.eval()
 

@@ -104,6 +104,10 @@ class BenchmarkBackbone(WindowedBackbone):
     def __init__(self, config: BenchmarkConfig) -> None:
         super().__init__(config, config.hidden)
 
+    def pooling_parameters(self) -> list[str]:
+        """Those of the dense layers."""
+        return [f"dense.{name}" for name, _ in self.dense.named_parameters()]
+
     @property
     def preparation(self) -> Preparation:
         """Rate and window, millivolts; the benchmark's standardisation is its recipe's."""

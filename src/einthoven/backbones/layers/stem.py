@@ -88,8 +88,6 @@ class StemBackbone(SequenceBackbone, WindowedBackbone):
     ----------
     config : StemConfig
         Its shape.
-    token_dim : int, optional
-        Size of a token in context; the width by default.
 
     Notes
     -----
