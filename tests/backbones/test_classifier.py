@@ -111,7 +111,7 @@ def test_query_attention_reads_tokens_and_has_the_published_size() -> None:
     assert isinstance(zero, QueryAttention)
     assert not zero.output.weight.any()
     assert zero.query.any()
-    with pytest.raises(BackboneError, match="no biases"):
+    with pytest.raises(BackboneError, match="biases"):
         start_at_prior(zero, np.ones((3, 71)))
     with pytest.raises(BackboneError, match="head = 'mlp'"):
         create_classifier(NAME, depth=1, head="mlp")  # type: ignore[arg-type]
