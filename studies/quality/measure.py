@@ -88,6 +88,42 @@ def lead_off(x: Signal, second: int) -> Signal:
     return x
 
 
+def noise_instead(
+    start: float, stop: float, rows: slice = slice(None), size: float = 0.005
+) -> Fault:
+    def fault(x: Signal, second: int) -> Signal:
+        part = x[rows, round(start * second) : round(stop * second)]
+        part[:] = np.random.default_rng(0).normal(0, size, part.shape)
+        return x
+
+    return fault
+
+
+def zeroed(
+    share: float, seconds: float, together: bool = False, rows: slice = slice(None)
+) -> Fault:
+    """Zeros at random in blocks; of a sample each if `seconds` is 0."""
+
+    def fault(x: Signal, second: int) -> Signal:
+        block = max(1, round(seconds * second))
+        shape = (1 if together else len(x), x.shape[1] // block + 1)
+        lost = np.repeat(np.random.default_rng(0).random(shape) < share, block, axis=1)
+        x[rows] = np.where(np.broadcast_to(lost[:, : x.shape[1]], x.shape), 0, x)[rows]
+        return x
+
+    return fault
+
+
+def only_mains(x: Signal, second: int) -> Signal:
+    x[7] = 0.1 * np.sin(2 * np.pi * 50 * np.arange(x.shape[1]) / second + 1)
+    return x
+
+
+def nearly_copied(x: Signal, second: int) -> Signal:
+    x[8] = x[7] + np.random.default_rng(0).normal(0, 0.001, x.shape[1])
+    return x
+
+
 def same_lead(x: Signal, second: int) -> Signal:
     return np.repeat(x[1:2], len(x), axis=0)
 
@@ -109,7 +145,18 @@ FAULTS: dict[str, tuple[str, Fault, tuple[str, ...]]] = {
     "second half zeros": ("no-signal", zeros(5, 10), ()),
     "zeros for 0.6 s": ("no-signal", zeros(4, 4.6), ()),
     "last value held for 3 s": ("no-signal", held, ()),
+    "second half noise of 5 uV": ("no-signal", noise_instead(5, 10), ()),
+    "noise of 20 uV for 3 s": ("no-signal", noise_instead(4, 7, size=0.02), ()),
     "V2 at zero for 3 s": ("lead-off", lead_off, ()),
+    "V2 half noise of 5 uV": ("lead-off", noise_instead(5, 10, slice(7, 8)), ("V2",)),
+    "V2 nothing but noise of 5 uV": ("lead-off", noise_instead(0, 10, slice(7, 8)), ("V2",)),
+    "V2 nothing but mains of 0.1 mV": ("lead-off", only_mains, ("V2",)),
+    "5 % of samples zero": ("dropouts", zeroed(0.05, 0), ()),
+    "20 % of samples zero": ("dropouts", zeroed(0.2, 0), ()),
+    "5 % of samples zero in all leads at once": ("dropouts", zeroed(0.05, 0, together=True), ()),
+    "5 % zero in blocks of 50 ms": ("dropouts", zeroed(0.05, 0.05), ()),
+    "20 % zero in blocks of 0.2 s": ("dropouts", zeroed(0.2, 0.2), ()),
+    "5 % of V2's samples zero": ("dropouts", zeroed(0.05, 0, rows=slice(7, 8)), ("V2",)),
     "all leads clipped at 0.6 of their maximum": ("clipping", clipped, ()),
     "1,000 times too large": ("unit", scaled(1000), ()),
     "10 times too large": ("amplitude", scaled(10), ()),
@@ -122,6 +169,7 @@ FAULTS: dict[str, tuple[str, Fault, tuple[str, ...]]] = {
     "names of I and II exchanged": ("limb-leads", names_exchanged("I", "II"), ("I", "II")),
     "III inverted": ("limb-leads", inverted("III"), ("III",)),
     "the same lead twelve times": ("identical-leads", same_lead, ()),
+    "V3 a copy of V2 with noise of 1 uV": ("identical-leads", nearly_copied, ("V2", "V3")),
     "right and left arm": ("electrodes", electrodes_exchanged("LA", "RA", "LL"), ()),
     "right arm and left leg": ("electrodes", electrodes_exchanged("LL", "LA", "RA"), ()),
     "left arm and left leg": ("electrodes", electrodes_exchanged("RA", "LL", "LA"), ()),

@@ -136,6 +136,43 @@ def all_flat(x: np.ndarray, second: int) -> None:
     x[:] = 0
 
 
+def noise_for(seconds: int) -> Callable[[np.ndarray, int], None]:
+    def change(x: np.ndarray, second: int) -> None:
+        x[:, -seconds * second :] = _noise((12, seconds * second), 0.005)
+
+    return change
+
+
+def quiet_lead(x: np.ndarray, second: int) -> None:
+    x[7, : 5 * second] = _noise(5 * second, 0.005)
+
+
+def only_mains(x: np.ndarray, second: int) -> None:
+    x[7] = 0.1 * np.sin(2 * np.pi * 50 * np.arange(x.shape[1]) / second + 1)
+
+
+def zeroed(share: float, block: int, rows: slice = slice(None)) -> Callable[..., None]:
+    """Zeros in blocks of samples, at other places in each lead."""
+
+    def change(x: np.ndarray, second: int) -> None:
+        lost = np.random.default_rng(0).random((12, x.shape[1] // block + 1)) < share
+        x[rows] = np.where(np.repeat(lost, block, axis=1)[rows, : x.shape[1]], 0, x[rows])
+
+    return change
+
+
+def zeroed_at_once(x: np.ndarray, second: int) -> None:
+    x[:, np.random.default_rng(0).random(x.shape[1]) < 0.05] = 0
+
+
+def nearly_copied(x: np.ndarray, second: int) -> None:
+    x[8] = x[7] + _noise(x.shape[1], 0.001)
+
+
+def _noise(shape: int | tuple[int, ...], size: float) -> np.ndarray:
+    return np.random.default_rng(0).normal(0, size, shape).astype(np.float32)
+
+
 def rail(x: np.ndarray, second: int) -> None:
     np.clip(x[9], -9, 0.4 * x[9].max(), out=x[9])
 
@@ -185,6 +222,10 @@ def noisy(x: np.ndarray, second: int) -> None:
         (loose, "lead-off", "doubt", ("V2",)),
         (flat, "flat", "doubt", ("V2", "V3")),
         (all_flat, "flat", "unusable", STANDARD_LEADS),
+        (noise_for(5), "no-signal", "unusable", ()),
+        (noise_for(2), "no-signal", "doubt", ()),
+        (quiet_lead, "lead-off", "doubt", ("V2",)),
+        (nearly_copied, "identical-leads", "doubt", ("V2", "V3")),
         (rail, "clipping", "doubt", ("V4",)),
         (copied, "identical-leads", "unusable", ("V4", "V5")),
         (volts, "unit", "unusable", ()),
@@ -215,6 +256,45 @@ def test_a_loose_lead_is_found_in_coarse_samples_at_a_high_rate(sound: Record) -
     signal = (np.round(signal / 0.005) * 0.005).astype(np.float32)
     signal[7, : 3 * 4 * round(sound.rate)] = 0
     results = findings(replace(sound, signal=signal, rate=4 * sound.rate))
+    assert [(x.name, x.leads) for x in results if x.level != "note"] == [("lead-off", ("V2",))]
+
+
+@pytest.mark.parametrize(
+    ("change", "others"),
+    [
+        (zeroed(0.05, 1), {"limb-leads"}),  # at other times in each lead
+        (zeroed(0.2, 1), {"limb-leads"}),
+        (zeroed(0.05, 25), {"limb-leads"}),
+        (zeroed(0.2, 50), {"limb-leads"}),
+        (zeroed(0.1, 1, slice(7, 8)), set()),
+        (zeroed_at_once, set()),
+    ],
+)
+def test_lost_samples(
+    sound: Record, change: Callable[[np.ndarray, int], None], others: set[str]
+) -> None:
+    results = findings(changed(sound, change))
+    assert {x.name for x in results if x.level != "note"} - {"noise"} == {"dropouts"} | others
+    (lost,) = (x for x in results if x.name == "dropouts")
+    assert lost.level == "doubt"
+    assert "V2" in lost.leads
+
+
+@pytest.mark.parametrize("step", [0.01, 0.02])
+def test_zeros_of_a_coarse_resolution_are_no_dropouts(sound: Record, step: float) -> None:
+    coarse = replace(sound, signal=(np.round(sound.signal / step) * step).astype(np.float32))
+    assert all(x.name != "dropouts" for x in findings(coarse))
+
+
+def test_a_pause_of_a_second_is_a_signal(sound: Record) -> None:
+    def pause(x: np.ndarray, second: int) -> None:
+        x[:, 4 * second : 5 * second] = _noise((12, second), 0.005)
+
+    assert findings(changed(sound, pause)) == ()
+
+
+def test_a_lead_of_nothing_but_mains_is_off(sound: Record) -> None:
+    results = findings(changed(sound, only_mains))
     assert [(x.name, x.leads) for x in results if x.level != "note"] == [("lead-off", ("V2",))]
 
 

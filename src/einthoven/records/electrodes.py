@@ -78,10 +78,10 @@ def _exchanges() -> Mapping[str, Exchange]:
 EXCHANGES = _exchanges()
 
 
-def exchange_of(record: Record) -> Exchange | None:
-    """Find the exchange of electrodes that a recording looks like; None if it looks like none.
+def independent_leads(record: Record) -> NDArray[np.float64] | None:
+    """`LEADS` of a recording after `steady`, mV, shape (8, samples).
 
-    None as well if one of the eight leads is absent, flat or has missing samples.
+    None if one of the eight is absent, flat or has missing samples.
     """
     record = derive_limb_leads(record)
     if not set(LEADS) <= set(record.leads):
@@ -90,7 +90,11 @@ def exchange_of(record: Record) -> Exchange | None:
     x = record.signal[rows].astype(np.float64)
     if not np.isfinite(x).all() or (np.ptp(x, axis=1) == 0).any():
         return None
-    x = steady(x, record.rate)
+    return steady(x, record.rate)
+
+
+def exchange_of(x: NDArray[np.float64]) -> Exchange | None:
+    """Find the exchange of electrodes that `independent_leads` look like; None for no exchange."""
     if exchange := _without_signal(x):
         return exchange
     weights = coefficients()

@@ -17,14 +17,16 @@ from scipy.ndimage import uniform_filter1d
 
 from einthoven.errors import PreparationError, RecordError
 from einthoven.records.calibration import calibration_start, without_calibration
-from einthoven.records.electrodes import exchange_of
+from einthoven.records.electrodes import LEADS, exchange_of, independent_leads
 from einthoven.records.limb_leads import contradiction
 from einthoven.records.record import MILLIVOLTS, Record
 
 Level = Literal["note", "doubt", "unusable"]
 LEVELS: tuple[Level, ...] = ("unusable", "doubt", "note")
 """Levels of findings, the gravest first."""
-_LEADS_UNLIKE_NAMES = ("flat", "no-signal", "identical-leads", "limb-leads", "unit")
+_LEADS_UNLIKE_NAMES = (
+    *("flat", "no-signal", "lead-off", "dropouts", "identical-leads", "limb-leads", "unit"),
+)
 
 # Usual range of a lead, mV; 0.05 % of PTB-XL's recordings are below, and 0.05 % above.
 _SMALL, _LARGE = 0.4, 2.8
@@ -36,6 +38,14 @@ _OFFSET = 0.3  # mV; 148 of PTB-XL's 21,799 records have a lead whose median is 
 _RESOLUTION = 0.0011  # mV; smaller steps are no signal
 _NO_SIGNAL, _LEAD_OFF = 0.5, 1.0  # s without a step in all leads, and in a single one
 _NO_SIGNAL_SHARE = 0.25  # of the recording, from which on it is unusable
+_QUIET = 2.0  # s; standard deviations of noise over so long, mV, in all leads and in a single one,
+_QUIET_MV, _QUIET_LEAD_MV = 0.06, 0.012  # and
+_QUIET_SHARE = 0.3  # of the largest: none of PTB-XL's folds 1 to 8 has less in all leads
+_UNRELATED_LEAD = 0.045  # share of a lead's variance that the others explain; 0.2 in a noisy lead
+_SAME_MV = 0.004  # standard deviation of a difference; the least in PTB-XL is 0.006
+_LOST = 3  # zeros, or 6 ms, from which on 0.05 mV on both sides make a dropout; below, 0.1 mV
+_FAR, _FAR_LONG = 0.1, 0.05  # of the same sign
+_FINE = 0.005  # mV, a resolution up to which PTB-XL has no more than 5 such in a lead, 10 in all
 _RAIL_SHARE = 0.004  # of the recording at a lead's extreme, in stretches of
 _RAIL_SAMPLES = 3
 _CONTRADICTION = 0.05  # share of the limb leads that Einthoven's law leaves unexplained
@@ -54,9 +64,9 @@ class Finding:
     Attributes
     ----------
     name : str
-        `missing`, `flat`, `no-signal`, `lead-off`, `clipping`, `identical-leads`, `unit`,
-        `amplitude`, `artefact`, `limb-leads`, `offset`, `baseline-wander`, `noise`, `mains-hum`,
-        `calibration-pulse` or `electrodes`.
+        `missing`, `flat`, `no-signal`, `lead-off`, `dropouts`, `clipping`, `identical-leads`,
+        `unit`, `amplitude`, `artefact`, `limb-leads`, `offset`, `baseline-wander`, `noise`,
+        `mains-hum`, `calibration-pulse` or `electrodes`.
     level : {"note", "doubt", "unusable"}
         A note leaves predictions as they are, a doubt is stated with them, and an unusable
         recording has no calls.
@@ -76,16 +86,17 @@ def findings(record: Record) -> tuple[Finding, ...]:
     """Find what is unusual about a recording in millivolts, the gravest first."""
     results = list(_calibration(record))
     record = without_calibration(record)
-    results += [*_gaps(record), *_flat(record), *_identical(record), *_limb_leads(record)]
+    x = independent_leads(record)
+    results += [*_gaps(record), *_flat(record), *_identical(record, x), *_limb_leads(record)]
     amplitude = amplitude_of(record)
     if amplitude is not None:
         results += _amplitude(amplitude)
         if amplitude.unit == "mV":  # in another unit, the limits in mV are without meaning
-            results += _stretches(record)
+            results += _stretches(record, x)
         if amplitude.is_plausible:
-            results += [*_clipping(record), *_artefacts(record, amplitude)]
+            results += [*_dropouts(record), *_clipping(record), *_artefacts(record, amplitude)]
     if not any(finding.name in _LEADS_UNLIKE_NAMES for finding in results):
-        results += _electrodes(record)
+        results += _electrodes(x)
     return by_level(results)
 
 
@@ -126,21 +137,25 @@ def _flat(record: Record) -> Iterator[Finding]:
         yield _of_leads("flat", level, record, rows, "constant throughout")
 
 
-def _stretches(record: Record) -> Iterator[Finding]:
-    """Stretches without a signal, of leads that have one: loose electrodes, or padding."""
+def _stretches(record: Record, independent: NDArray[np.float64] | None) -> Iterator[Finding]:
+    """Stretches without a signal or beats, of leads that have them: loose electrodes, or padding.
+
+    `independent` is the result of `independent_leads`.
+    """
     whole = np.isin(record.leads, flat_leads(record))
     still = np.abs(np.diff(record.signal, axis=1)) <= _RESOLUTION
     common = np.asarray(still[~whole].all(axis=0))
     stretches = _runs(common, _NO_SIGNAL * record.rate)
     # A stretch has one sample more than steps.
-    lost = sum(stop - start + 1 for start, stop in stretches) / record.rate
-    if lost:
+    constant = sum(stop - start + 1 for start, stop in stretches) / record.rate
+    quiet = _quiet_seconds(record)
+    if lost := max(constant, quiet.common):
         is_large = lost >= _NO_SIGNAL_SHARE * record.duration
         yield Finding(
             "no-signal",
             "unusable" if is_large else "doubt",
-            f"no signal in any lead for {lost:.3g} of {record.duration:.3g} s: padding, or "
-            "electrodes that came off",
+            f"no {'beats' if quiet.common > constant else 'signal'} in any lead for {lost:.3g} of "
+            f"{record.duration:.3g} s: padding, electrodes that came off, or a pause",
         )
     for start, stop in stretches:
         still[:, start:stop] = False
@@ -148,9 +163,82 @@ def _stretches(record: Record) -> Iterator[Finding]:
         [max((b - a for a, b in _runs(row, _LEAD_OFF * record.rate)), default=0) for row in still]
     )
     off = (longest > 0) & ~whole
-    if off.any():
-        seconds = longest[off].max() / record.rate
-        yield _of_leads("lead-off", "doubt", record, off, f"constant for up to {seconds:.3g} s")
+    unrelated = np.isin(record.leads, _unrelated(independent)) & ~off
+    without = (quiet.single > 0) & ~off & ~unrelated
+    for rows, text in (
+        (off, f"constant for up to {longest[off].max(initial=0) / record.rate:.3g} s"),
+        (unrelated, "nothing of the other leads' beats"),
+        (without, f"without beats for up to {quiet.single.max():.3g} s"),
+    ):
+        if rows.any():
+            yield _of_leads("lead-off", "doubt", record, rows, text)
+
+
+@dataclass(frozen=True)
+class _Quiet:
+    """Seconds in which only noise is left: in all leads at once, and in each lead besides."""
+
+    common: float
+    single: NDArray[np.float64]
+
+
+def _quiet_seconds(record: Record) -> _Quiet:
+    """Measure noise in place of beats, by the standard deviations of overlapping stretches."""
+    half = max(1, round(_QUIET * record.rate / 2))
+    count = record.signal.shape[1] // half
+    single = np.zeros(len(record.leads))
+    if count < 3:
+        return _Quiet(0.0, single)
+    blocks = np.nan_to_num(record.signal[:, : count * half]).reshape(-1, count, half)
+    blocks = blocks - blocks.mean(axis=(1, 2), keepdims=True)
+    mean = blocks.mean(axis=2)
+    square = np.einsum("lbs,lbs->lb", blocks, blocks) / half
+    variance = (square[:, 1:] + square[:, :-1]) / 2 - ((mean[:, 1:] + mean[:, :-1]) / 2) ** 2
+    deviations = np.sqrt(np.maximum(variance, 0))  # (leads, stretches)
+    largest = deviations.max(axis=0)
+    common = (largest < _QUIET_MV) & (largest < _QUIET_SHARE * largest.max())
+    usual = deviations.max(axis=1, keepdims=True)
+    alone = (deviations < _QUIET_LEAD_MV) & (deviations < _QUIET_SHARE * usual) & ~common
+    for row in np.flatnonzero(alone.any(axis=1)):
+        single[row] = _seconds(alone[row]) * half / record.rate
+    return _Quiet(_seconds(common) * half / record.rate, single)
+
+
+def _seconds(stretches: NDArray[np.bool_]) -> int:
+    """Halves of stretches that overlap by one half."""
+    return int((np.append(stretches, False) | np.append(False, stretches)).sum())
+
+
+def _unrelated(x: NDArray[np.float64] | None) -> list[str]:
+    """Leads that the others do not explain; `x` is the result of `independent_leads`."""
+    if x is None:
+        return []
+    inverse = np.linalg.inv(np.corrcoef(x) + 1e-6 * np.eye(len(x)))
+    return list(compress(LEADS, 1 - 1 / np.diag(inverse) < _UNRELATED_LEAD))
+
+
+def _dropouts(record: Record) -> Iterator[Finding]:
+    """Samples that were lost and are zero, between values that are far from it."""
+    x = np.pad(record.signal, ((0, 0), (1, 1)), constant_values=np.nan).ravel()
+    runs = np.flatnonzero(np.diff(x == 0)).reshape(-1, 2)  # the sample before, and the last zero
+    if not len(runs):
+        return
+    lost = runs[:, 1] - runs[:, 0]
+    before, after = x[runs[:, 0]], x[runs[:, 1] + 1]
+    nearer = np.minimum(np.abs(before), np.abs(after))
+    least = max(_LOST, 0.006 * record.rate)
+    short = (lost < least) & (nearer >= _FAR) & ((before > 0) == (after > 0))
+    long = (lost >= least) & (nearer >= _FAR_LONG)
+    rows = runs[:, 0] // (record.signal.shape[1] + 2)
+    counts = np.bincount(rows[short], minlength=len(record.leads))
+    # A coarser resolution has more zeros, and so has a longer recording.
+    resolution = float(np.fmin.reduce(np.abs(x[x != 0])))
+    limit = max(1.0, resolution / _FINE) * max(1.0, record.duration / 10)
+    if counts.max() >= 5 * limit or counts.sum() >= 12 * limit or long.sum() >= 2 * limit:
+        samples = np.bincount(rows, lost * (short | long), minlength=len(record.leads))
+        text = f"values between others replaced by zeros, at {samples.max():.0f} samples or more"
+        concerned = samples >= max(1, samples.max() / 5)
+        yield _of_leads("dropouts", "doubt", record, concerned, text)
 
 
 def _runs(mask: NDArray[np.bool_], least: float) -> list[tuple[int, int]]:
@@ -159,13 +247,28 @@ def _runs(mask: NDArray[np.bool_], least: float) -> list[tuple[int, int]]:
     return [(int(a), int(b)) for a, b in edges[edges[:, 1] - edges[:, 0] >= least]]
 
 
-def _identical(record: Record) -> Iterator[Finding]:
+def _identical(record: Record, independent: NDArray[np.float64] | None) -> Iterator[Finding]:
+    """Leads with the same samples, or the same but for noise if all independent leads are there."""
     leads, x = _varying(record)
     rows = [row.tobytes() for row in x]
-    repeated = [lead for lead, row in zip(leads, rows, strict=True) if rows.count(row) > 1]
+    repeated = tuple(lead for lead, row in zip(leads, rows, strict=True) if rows.count(row) > 1)
     if repeated:
         text = f"{' '.join(repeated)} hold the same samples"
-        yield Finding("identical-leads", "unusable", text, tuple(repeated))
+        yield Finding("identical-leads", "unusable", text, repeated)
+    elif independent is not None and (copies := _copies(independent)):
+        text = f"{' '.join(copies)} differ by less than {_SAME_MV * 1000:g} uV, as copies do"
+        yield Finding("identical-leads", "doubt", text, copies)
+
+
+def _copies(x: NDArray[np.float64]) -> tuple[str, ...]:
+    """Leads that are another lead with noise; `x` is the result of `independent_leads`."""
+    x = x - x.mean(axis=1, keepdims=True)
+    gram = x @ x.T / x.shape[1]
+    sizes = np.diag(gram)
+    same = (sizes[:, None] + sizes - 2 * gram < _SAME_MV**2) & (sizes > _SAME_MV**2)
+    same[:2, :2] = False  # I and II are the same if III has no signal
+    np.fill_diagonal(same, False)
+    return tuple(compress(LEADS, same.any(axis=1)))
 
 
 def _limb_leads(record: Record) -> Iterator[Finding]:
@@ -183,8 +286,8 @@ def _limb_leads(record: Record) -> Iterator[Finding]:
     yield Finding("limb-leads", level, text, gap.explained)
 
 
-def _electrodes(record: Record) -> Iterator[Finding]:
-    if exchange := exchange_of(record):
+def _electrodes(independent: NDArray[np.float64] | None) -> Iterator[Finding]:
+    if independent is not None and (exchange := exchange_of(independent)):
         yield Finding("electrodes", "doubt", exchange.text, exchange.leads)
 
 
