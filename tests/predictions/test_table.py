@@ -12,7 +12,7 @@ import pytest
 
 from einthoven.errors import EvaluationError
 from einthoven.predictions import Predictions
-from einthoven.predictions.table import METADATA_KEY
+from einthoven.predictions.table import DIGEST, METADATA_KEY, NO_DIGEST
 
 LABELS = ("NORM", "ISC_", "LAO/LAE", "PRC(S)")
 
@@ -41,7 +41,7 @@ def test_round_trip_keeps_values_and_the_order_of_labels(tmp_path: Path, name: s
     assert loaded.targets is not None
     np.testing.assert_array_equal(loaded.targets, saved.targets)
     np.testing.assert_array_equal(loaded.probabilities, saved.probabilities)
-    assert loaded.metadata == ({} if name.endswith("csv") else saved.metadata)
+    assert loaded.metadata == ({DIGEST: NO_DIGEST} if name.endswith("csv") else saved.metadata)
     assert [p.name for p in (tmp_path / name).parent.iterdir()] == [Path(name).name]
 
 
@@ -203,6 +203,23 @@ def test_missing_patients_are_unknown(tmp_path: Path) -> None:
         assert Predictions.load(file).patients.tolist() == ["", "p"]
     frame.assign(patient=None).to_parquet(file)
     assert Predictions.load(file).patients.tolist() == ["", ""]
+
+
+def test_a_file_without_its_digest_is_unverified_or_refused(tmp_path: Path) -> None:
+    file, again = tmp_path / "p.parquet", tmp_path / "q.parquet"
+    table().save(file)
+    assert Predictions.load(file, of_run=True).is_verified
+    pq.write_table(table().to_arrow().replace_schema_metadata({METADATA_KEY: b"{}"}), file)
+    with pytest.raises(EvaluationError, match="digest"):
+        Predictions.load(file)
+    pd.DataFrame(table().to_arrow().to_pandas()).to_parquet(file)  # it may be another tool's
+    with pytest.raises(EvaluationError, match="digest"):
+        Predictions.load(file, of_run=True)
+    loaded = Predictions.load(file)
+    assert not loaded.is_verified
+    loaded.save(again)
+    assert not Predictions.load(again).is_verified
+    assert not Predictions.load(again).with_labels(["NORM"]).is_verified
 
 
 def test_patients_are_spelt_in_one_way() -> None:

@@ -131,12 +131,21 @@ def evaluate(
         auprc=auprc,
     )
     if as_json:
-        echo(json.dumps(score.to_dict()))
+        echo(json.dumps(score.to_dict() | {"predictions": dict(predictions.metadata)}))
         return
     if predictions.form != "labels":
         _print_measures(score, predictions)
     if predictions.form != "values":
         _print_score(score, predictions)
+    _note_unverified(source, predictions)
+
+
+def _note_unverified(source: Path | None, predictions: Predictions) -> None:
+    if not predictions.is_verified:
+        note(
+            f"{source} has no digest, as CSV and files of other programs: nothing shows whether "
+            "its values are those that a model predicted"
+        )
 
 
 def _refuse_positives(predictions: Predictions) -> None:
@@ -178,12 +187,15 @@ def compare(
         names=(str(a), str(b)),
     )
     if as_json:
-        echo(json.dumps(comparison.to_dict()))
+        origins = {"predictions": [dict(table.metadata) for table in (first, second)]}
+        echo(json.dumps(comparison.to_dict() | origins))
         return
     if comparison.measures:
         _print_differences(comparison, str(a), str(b))
     if comparison.auroc is not None:
         _print_comparison(comparison, str(a), str(b))
+    for source, predictions in ((a, first), (b, second)):
+        _note_unverified(source, predictions)
 
 
 def report(
@@ -330,7 +342,7 @@ def load_predictions(source: Path, split: str) -> Predictions:
         return Predictions.load(source)
     file = source / "predictions" / f"{split}.parquet"
     if file.is_file():
-        return Predictions.load(file)
+        return Predictions.load(file, of_run=True)
     if is_model(source):
         raise EvaluationError(
             f"{source} is a model folder", remedy=f"use --model {source} --cohort COHORT"

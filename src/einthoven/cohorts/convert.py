@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 
 from einthoven.cohorts import SPLITS, TABLE_SUFFIXES, cinc, is_cohort, layout_of, open_cohort
+from einthoven.cohorts.cohort import CohortWarning
 from einthoven.cohorts.statements import known_codes
 from einthoven.cohorts.table import ages_of
 from einthoven.errors import CohortError, RecordError
@@ -33,6 +35,13 @@ from einthoven.records.wfdb_write import wfdb_content
 FORMATS = ("wfdb", "dicom", "csv")
 TABLE = "ecgs.csv"
 _COLUMNS = ("split", "fold", "age", "sex")
+_PLACEHOLDER = re.compile(
+    r"anon(ym)?|anonymous|anonymi[sz]ed|de-?identified|removed|redacted|deleted|hidden|unknown|none"
+    r"|null|n/?a|nan|no ?id|patient( ?id)?|test|0+|x+|\W+",
+    re.IGNORECASE,
+)
+"""Texts in files in place of a patient's identifier; many patients have the same."""
+_SHOWN = 3  # names in a message
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
 
 
@@ -94,7 +103,8 @@ def convert(
     `out` is filled when all records are converted. It holds a file for each record, at its place
     among the sources, and `ecgs.csv` with `path`, `patient`, `age`, `sex` and the columns of a
     table, or the labels and splits of a data set, so that the result can be used as a cohort at
-    once. A record without patient counts as a patient of its own.
+    once. A record counts as a patient of its own if its file names no patient, or has a placeholder
+    such as `removed` or `ANONYMOUS` in its place (with a CohortWarning).
 
     Anonymisation keeps the signal, sex, age (90 for higher ones), plausible heights, weights and
     measurements, filters, known leads, and SNOMED CT codes (`Dx`) of the statement map and of the
@@ -292,12 +302,16 @@ def _converted(
     width = len(str(len(items)))
     codes = cinc.known_codes() | known_codes("snomed")
     unknown = 0
+    placeholders: list[str] = []
     for done, item in enumerate(items, 1):
         name = next(names) if names is not None else f"{len(ecgs) + 1:0{width}}"
         key = ""
         try:
             record = read_record(item.path, root=item.root)
             patient = canonical_patient(item.patient or record.patient or "")
+            if not item.patient and _PLACEHOLDER.fullmatch(patient):
+                placeholders.append(patient)
+                patient = ""
             original = patient
             if anonymise:
                 key = patient or f"{SEPARATOR}{name}"
@@ -328,6 +342,16 @@ def _converted(
             )
         if progress:
             progress("convert", done, len(items))
+    if placeholders:
+        names_of_none = list(dict.fromkeys(placeholders))
+        warnings.warn(
+            f"{len(placeholders)} records have a placeholder for their patient "
+            f"({', '.join(map(repr, names_of_none[:_SHOWN]))}"
+            f"{', ...' * (len(names_of_none) > _SHOWN)}): each counts as a patient. Records of one "
+            "patient may then be in several splits",
+            CohortWarning,
+            stacklevel=3,
+        )
     tables = {"ecgs": ecgs, "refused": refused, "mapping": mapping}
     result = Conversion(
         folder,

@@ -64,7 +64,9 @@ def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 10
     _check_distinct(folders, [member["predictions"]["test"] for member in members])
     names = [str(folder) for folder in folders]
     means = {
-        split: mean_predictions([Predictions.load(table_file(f, split)) for f in folders], names)
+        split: mean_predictions(
+            [Predictions.load(table_file(f, split), of_run=True) for f in folders], names
+        )
         for split in SPLITS
     }
     run = RunFolder.begin(out, _request(members, requests) | _origin(folders))

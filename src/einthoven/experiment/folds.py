@@ -244,7 +244,7 @@ def out_of_fold(folders: Sequence[Path], split: str, ids: NDArray[np.str_]) -> P
 
     Records without a prediction are left out.
     """
-    tables = [Predictions.load(table_file(folder, split)) for folder in folders]
+    tables = [Predictions.load(table_file(folder, split), of_run=True) for folder in folders]
     columns = {
         name: np.concatenate([getattr(table, name) for table in tables])
         for name in ("records", "patients", "targets", "probabilities")

@@ -225,7 +225,7 @@ def predict_splits(
     for split, model in models.items():
         file = table_file(folder, split)
         if file.is_file():
-            tables[split] = Predictions.load(file)
+            tables[split] = Predictions.load(file, of_run=True)
         else:
             tables[split] = predict_cohort(model, cohort, store, split, **options)
             tables[split].save(file)

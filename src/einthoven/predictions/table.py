@@ -33,7 +33,9 @@ PROBABILITY = "probability:"
 VALUE = "value:"
 CLASS = "class"
 KIND = "kind"
-POS_WEIGHT = "pos_weight"  # keys of the metadata
+POS_WEIGHT = "pos_weight"
+DIGEST = "digest"  # keys of the metadata
+NO_DIGEST = "none"
 METADATA_KEY, DIGEST_KEY = b"einthoven.predictions", b"einthoven.digest"
 SHOWN_NAMES = 5  # in a message
 
@@ -61,7 +63,8 @@ class Predictions:
         In [0, 1]; of a regression, the predicted numbers.
     metadata : mapping of str to str
         Origin of the predictions, and `kind` of target, if it is not `multilabel`, with its `unit`.
-        Parquet keeps it, CSV does not.
+        Parquet keeps it, CSV does not. `digest` is `none` if the table was read from a file
+        without a digest.
 
     Raises
     ------
@@ -150,6 +153,11 @@ class Predictions:
         return self.metadata.get(KIND, Task.kind)
 
     @property
+    def is_verified(self) -> bool:
+        """Whether the values are as they were computed; False if a file had no digest."""
+        return self.metadata.get(DIGEST) != NO_DIGEST
+
+    @property
     def form(self) -> Form:
         """Whether the columns are labels, classes or values."""
         return kind_of(self.kind).form
@@ -234,7 +242,7 @@ class Predictions:
     def save(self, path: str | Path) -> None:
         """Write the table atomically as Parquet or CSV, by the suffix of `path`.
 
-        Both formats keep every bit of a probability; CSV loses the metadata.
+        Both formats keep every bit of a probability; CSV loses the metadata, and has no digest.
 
         Raises
         ------
@@ -272,18 +280,29 @@ class Predictions:
         return pa.table(columns).replace_schema_metadata(metadata)
 
     @classmethod
-    def load(cls, path: str | Path) -> Predictions:
+    def load(cls, path: str | Path, *, of_run: bool = False) -> Predictions:
         """Read a table written by `save` or by another program.
+
+        A Parquet file of `save` has a digest, and is refused if its content does not match it. A
+        table of another program, a Parquet file that another program has written again, and CSV
+        have none: nothing shows whether their values are those that a model predicted
+        (`is_verified`).
 
         The order of the labels is that of the probability columns. The table has targets for all
         labels or for none; an empty cell is not known. Without metadata, columns `value:` are those
         of a regression, and a column `class` is that of classes.
 
+        Parameters
+        ----------
+        path : path
+        of_run : bool
+            Whether the file is that of a run folder, and has to have a digest.
+
         Raises
         ------
         EvaluationError
-            If the file is missing or has another suffix, or columns are missing, repeated or not
-            numeric; the message names them.
+            If the file is missing, is damaged or has another suffix, a digest is missing where
+            there was one, or columns are missing, repeated or not numeric; the message names them.
         """
         path = Path(path)
         read = _read_csv if _is_csv(path) else pa.parquet.read_table
@@ -317,10 +336,18 @@ class Predictions:
             probabilities=_matrix(table, predicted, labels, path),
             metadata=metadata,
         )
-        # The key in the bytes shows that there was a digest, even if the metadata cannot be read.
+        # The keys in the bytes show that there was a digest, even if the metadata cannot be read.
         digest = (table.schema.metadata or {}).get(DIGEST_KEY)
-        has_digest = digest is not None or (not _is_csv(path) and DIGEST_KEY in path.read_bytes())
-        if has_digest and digest != loaded.digest.encode():
+        content = b"" if _is_csv(path) else path.read_bytes()
+        if digest is None and DIGEST_KEY not in content:
+            if of_run or METADATA_KEY in content:
+                raise EvaluationError(
+                    f"{path} has no digest: another program has written it again, and its values "
+                    "may have changed",
+                    remedy="delete it and repeat the command that wrote it",
+                )
+            return replace(loaded, metadata=dict(loaded.metadata) | {DIGEST: NO_DIGEST})
+        if digest != loaded.digest.encode():
             raise EvaluationError(
                 f"{path} is damaged: its content does not match its digest",
                 remedy="delete it and repeat the command that wrote it",

@@ -116,7 +116,9 @@ def calls_of(folder: Path, table: Predictions) -> Calls | None:
     folds: NDArray[np.intp] | None = None
     if "folds" in table.metadata:
         tables = sorted(folder.glob("folds/*/predictions/test.parquet"))
-        parts = [np.isin(table.records, Predictions.load(part).records) for part in tables]
+        parts = [
+            np.isin(table.records, Predictions.load(part, of_run=True).records) for part in tables
+        ]
         if not parts or not np.any(parts, axis=0).all():
             return None  # the folds were deleted, and with them the fold of each record
         folds = np.argmax(parts, axis=0)

@@ -212,7 +212,7 @@ def _test_table(folder: Path) -> Predictions:
             f"{folder} is not a finished run: {METRICS_FILE} is missing",
             remedy="run the same posttrain command again to finish it",
         )
-    return Predictions.load(folder / PREDICTIONS / "test.parquet")
+    return Predictions.load(folder / PREDICTIONS / "test.parquet", of_run=True)
 
 
 def _run(name: str, folder: Path, table: Predictions, resamples: int) -> Json:

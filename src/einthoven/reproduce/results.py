@@ -264,7 +264,10 @@ class Results:
 
 
 def _predictions(folders: Folders, split: Split) -> Predictions:
-    tables = [Predictions.load(folder / PREDICTIONS / f"{split}.parquet") for folder in folders]
+    tables = [
+        Predictions.load(folder / PREDICTIONS / f"{split}.parquet", of_run=True)
+        for folder in folders
+    ]
     if len(tables) == 1:
         return tables[0]
     return mean_predictions(tables, [folder.name for folder in folders])
