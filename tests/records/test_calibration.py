@@ -16,7 +16,7 @@ def pulsed(leads: int = 12, rate: int = 500, seconds: float = 0.2) -> np.ndarray
     rng = np.random.default_rng(3)
     one, two = rng.normal(0, 0.5, (2, 4 * rate))
     limb = [one, two, two - one, -(one + two) / 2, one - two / 2, two - one / 2]
-    signal = np.concatenate([limb, one + rng.normal(0, 0.5, (6, 4 * rate))])[:leads]
+    signal = np.concatenate([limb, one + two + rng.normal(0, 0.3, (6, 4 * rate))])[:leads]
     signal[:, -rate // 2 :] = 0
     start = signal.shape[1] - int(0.35 * rate)
     signal[:, start : start + int(seconds * rate)] = 1
