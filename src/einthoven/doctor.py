@@ -164,12 +164,12 @@ def _examine_signals(paths: Sequence[Path], root: Path | None) -> Iterator[str]:
         name: Counter() for name in ("format", "rate", "leads", "duration")
     }
     records: dict[tuple[int, str, str], list[str]] = {}
-    refused: list[str] = []
+    refused: dict[str, list[RecordError]] = {}
     for path in (paths[place] for place in places):
         try:
             record = read_record(path, root=root)
         except RecordError as error:
-            refused.append(f"{error.problem} ({error.remedy})")
+            refused.setdefault(error.problem.removeprefix(error.file), []).append(error)
             continue
         leads = " ".join(record.leads)
         if {*record.leads} == {*STANDARD_LEADS}:
@@ -190,8 +190,9 @@ def _examine_signals(paths: Sequence[Path], root: Path | None) -> Iterator[str]:
             yield f"  {name}: {listed(common)}"
     for (_, level, kind), names in sorted(records.items()):
         yield f"  {_PREFIXES[level]}: {kind} in {counted(len(names), 'record')}, such as {names[0]}"
-    for reason in refused:
-        yield f"  warning: refused: {reason}"
+    for errors in refused.values():
+        such_as = f"{counted(len(errors), 'record')}, such as " if len(errors) > 1 else ""
+        yield f"  warning: refused: {such_as}{errors[0].problem}; {errors[0].remedy}"
 
 
 def _outputs(form: str, number: int) -> str:

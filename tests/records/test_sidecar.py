@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from contextvars import Context
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from array_files import SIDECAR, sound_npy, three_leads, with_sidecar
+from array_files import (
+    LEADS,
+    SIDECAR,
+    sound_csv,
+    sound_npy,
+    sound_npz,
+    three_leads,
+    with_sidecar,
+)
 
 from einthoven.cohorts import open_cohort
-from einthoven.errors import RecordError
+from einthoven.errors import RecordError, StoreError
 from einthoven.records import read_record
 from einthoven.records.formats import files_of, find_records
+from einthoven.records.sidecar import Sidecar, described, sidecar_from_texts
+from einthoven.signals import pack as pack_module
 from einthoven.signals.pack import pack
 
 
@@ -24,19 +37,79 @@ def test_a_sidecar_of_the_folder(tmp_path: Path) -> None:
     assert read_record(path).rate == 500
 
 
-def test_a_sidecar_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = sound_npy(tmp_path)
-    elsewhere = tmp_path / "elsewhere"
-    path.with_suffix(".toml").rename(elsewhere)
-    monkeypatch.setenv("EINTHOVEN_SIDECAR", str(elsewhere))
-    assert read_record(path).rate == 250
-    with_sidecar(path, SIDECAR.replace("250", "500"))  # one beside the file comes first
-    assert read_record(path).rate == 500
+STATED: dict[str, Any] = {"rate": np.float32(250), "unit": "mV", "leads": np.array(LEADS)}
+
+
+@pytest.mark.parametrize("write", [sound_npy, sound_npz, sound_csv])
+def test_values_of_the_caller(tmp_path: Path, write: Callable[[Path], Path]) -> None:
+    path = write(tmp_path)
+    beside = read_record(path)
     path.with_suffix(".toml").unlink()
-    elsewhere.unlink()
-    with pytest.raises(RecordError) as caught:
+    sources = [path] if path.suffix == ".csv" else [path, path.read_bytes()]
+    for source in sources:
+        record = read_record(source, **STATED)
+        np.testing.assert_array_equal(record.signal, beside.signal)
+        assert (record.rate, record.leads) == (250, LEADS)
+    other = read_record(path, **STATED | {"rate": 500})
+    assert len({beside.source_hash, record.source_hash, other.source_hash}) == 3
+    with pytest.raises(RecordError):  # they hold for one call
         read_record(path)
-    assert caught.value.file == str(elsewhere)
+
+
+def test_a_value_of_the_caller_that_the_sidecar_contradicts(tmp_path: Path) -> None:
+    path = with_sidecar(sound_npy(tmp_path), 'rate = 250\nunit = "mV"\n')
+    assert read_record(path, leads=LEADS, rate=250).rate == 250
+    with pytest.raises(RecordError) as caught:
+        read_record(path, leads=LEADS, rate=500)
+    assert (caught.value.field, caught.value.value) == ("rate", 500)
+
+
+@pytest.mark.parametrize("values", [{"rate": "x"}, {"rate": -1}, {"unit": 5}])
+def test_values_of_the_caller_that_are_wrong(tmp_path: Path, values: dict[str, Any]) -> None:
+    with pytest.raises(RecordError) as caught:
+        read_record(sound_npy(tmp_path), **values)
+    assert caught.value.field in values
+
+
+def test_texts_of_the_option(tmp_path: Path) -> None:
+    file = tmp_path / "a=b.toml"
+    file.write_text('unit = "uV"\nmissing = -32768\n')
+    texts = [str(file), "rate=500", "leads=I, II,V1", "header=0", "patient=007", "delimiter=;"]
+    assert sidecar_from_texts(texts) == Sidecar(
+        rate=500,
+        unit="uV",
+        leads=["I", "II", "V1"],
+        header=0,
+        patient="007",
+        delimiter=";",
+        missing=-32768,
+    )
+    assert sidecar_from_texts(["unit=4.88 uV"]) == Sidecar(unit="4.88 uV")
+    assert sidecar_from_texts([]) is None
+    for text, field in {
+        "rate=x": "rate",
+        "rte=1": "rte",
+        "unit=uV": "unit",
+        "b.toml": "sidecar",
+    }.items():
+        with pytest.raises(RecordError) as caught:
+            sidecar_from_texts([*texts, text])
+        assert caught.value.field == field
+
+
+def test_a_store_is_packed_with_the_values_of_the_caller(tmp_path: Path) -> None:
+    """In other processes too, and not from the parts of an earlier call with other values."""
+    np.save(tmp_path / "a.npy", three_leads())
+    (tmp_path / "table.csv").write_text("path\na.npy\n")
+    cohort = open_cohort(tmp_path / "table.csv", labels=())
+    folder = tmp_path / "store"
+    with pytest.raises(StoreError):
+        pack(cohort, folder, leads=LEADS)
+    with described(Sidecar(rate=250, unit="mV", leads=[*LEADS])):
+        (job,) = pack_module._jobs(cohort, tmp_path, LEADS)
+        assert pack(cohort, folder, leads=LEADS).index["rate"].tolist() == [250]
+    Context().run(pack_module._pack_shard, job)  # as a fresh process, without the block's values
+    assert pack_module._read_part(pack_module._part(tmp_path, 0))["rate"].tolist() == [250]
 
 
 def test_a_sidecar_belongs_to_the_record(tmp_path: Path) -> None:

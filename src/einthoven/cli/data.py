@@ -9,7 +9,7 @@ import typer
 from rich.box import SIMPLE
 from rich.table import Column, Table
 
-from einthoven.cli.options import Labels, lead_names, one_of, output_file, output_folder
+from einthoven.cli.options import Labels, Sidecar, lead_names, one_of, output_file, output_folder
 from einthoven.cli.progress import echo, note, output, progress_bars, shown_warnings
 from einthoven.report.format import counted, percent
 
@@ -76,6 +76,7 @@ def convert_ecg(
             callback=output_folder, metavar="OUT", help="Folder to write; new or empty."
         ),
     ],
+    sidecar: Sidecar = None,
     to: Annotated[str, one_of("wfdb", "dicom", "csv", help="Format to write.")] = "wfdb",
     anonymise: Annotated[
         bool,
@@ -215,6 +216,7 @@ def pack(
     ] = None,
     rate: Annotated[int | None, typer.Option(help="PTB-XL: 100 or 500 Hz recordings.")] = None,
     labels: Labels = None,
+    sidecar: Sidecar = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes. Default: one for each processor.")
     ] = None,

@@ -11,6 +11,7 @@ from einthoven.cli.options import (
     Kind,
     Labels,
     Options,
+    Sidecar,
     Task,
     Unit,
     backbone_options,
@@ -34,6 +35,7 @@ def doctor(
     kind: Kind = None,
     unit: Unit = None,
     task: Task = None,
+    sidecar: Sidecar = None,
     picture: Annotated[
         Path | None,
         typer.Option(

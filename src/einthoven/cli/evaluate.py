@@ -17,6 +17,7 @@ from einthoven.cli.options import (
     Resamples,
     ScoredSplit,
     Seed,
+    Sidecar,
     Split,
     StorePath,
     one_of,
@@ -80,6 +81,7 @@ def evaluate(
     task: Task = None,
     split: ScoredSplit = None,
     store: StorePath = None,
+    sidecar: Sidecar = None,
     save: Annotated[
         Path | None,
         typer.Option(callback=output_file, help="Write the predictions to this table."),
@@ -207,6 +209,7 @@ def report(
         Path | None, typer.Option(help="Run to compare the others with. Default: the last.")
     ] = None,
     cohort: Annotated[Path | None, typer.Option(help="Cohort, to draw example ECGs from.")] = None,
+    sidecar: Sidecar = None,
     prevalence: Annotated[
         list[str] | None,
         typer.Option(
@@ -261,6 +264,7 @@ def card(
     task: Task = None,
     split: ScoredSplit = None,
     store: StorePath = None,
+    sidecar: Sidecar = None,
     out: Annotated[
         Path | None,
         typer.Option(

@@ -87,6 +87,28 @@ Leads = Annotated[
     str | None,
     typer.Option(help="Leads that the network reads, such as I,II,V2. Default: its own."),
 ]
+
+
+def _describe_arrays(context: typer.Context, texts: list[str] | None) -> list[str] | None:
+    """Describe the array files that the command reads, until it ends."""
+    if texts:
+        from einthoven.records.sidecar import described, sidecar_from_texts
+
+        context.with_resource(described(sidecar_from_texts(texts)))
+    return texts
+
+
+Sidecar = Annotated[
+    list[str] | None,
+    typer.Option(
+        callback=_describe_arrays,
+        metavar="KEY=VALUE|FILE",
+        help="What CSV, NumPy, MATLAB and HDF5 files do not state: rate=500, unit=uV, "
+        "leads=I,II,V1, or a .toml file. Repeatable.",
+        show_default=False,
+    ),
+]
+"""Acts by its callback; commands do not use the value."""
 Labels = Annotated[
     list[str] | None,
     typer.Option(

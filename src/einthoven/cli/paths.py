@@ -210,10 +210,13 @@ def store_folder(path: Path, store: Path | None) -> Path:
 
 
 def _cached(cohort: Cohort, leads: Sequence[str] = STANDARD_LEADS) -> Path:
+    from einthoven.records.sidecar import description
     from einthoven.signals.pack import records_digest
 
     # The folder is part of the key: two hospitals may number their files alike.
     key = f"{cohort.root.resolve()} {records_digest(cohort)}"
+    if (sidecar := description()) is not None:
+        key += f" {sidecar}"
     if tuple(leads) != STANDARD_LEADS:
         key += f" {','.join(leads)}"
     return cache() / "stores" / f"{cohort.name}-{sha256(key.encode()).hexdigest()[:12]}"

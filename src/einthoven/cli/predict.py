@@ -16,6 +16,7 @@ from einthoven.cli.options import (
     Device,
     Labels,
     ModelPath,
+    Sidecar,
     StorePath,
     lead_names,
     one_of,
@@ -54,6 +55,7 @@ def predict(
         str | None,
         typer.Option(help="Use these leads only, such as I,II,V5. Default: all of each file."),
     ] = None,
+    sidecar: Sidecar = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Records in one batch, with --out.")] = 64,
     device: Device = "auto",
     as_json: Annotated[
@@ -276,6 +278,7 @@ def embed(
         str | None, typer.Option(help="train, validation or test. Default: all records.")
     ] = None,
     store: StorePath = None,
+    sidecar: Sidecar = None,
     labels: Labels = None,
     batch_size: Annotated[
         int | None, typer.Option(min=1, help="Records of a cohort in one batch. Default: 64.")

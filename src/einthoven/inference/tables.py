@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -44,6 +45,7 @@ from einthoven.progress import Progress
 from einthoven.records import Record, read_record
 from einthoven.records.file import is_file_like
 from einthoven.records.formats import files_of, records_of
+from einthoven.records.sidecar import described, described_array, description
 
 CALL, REFUSED, REMEDY = "call:", "refused", "remedy"
 SUFFIXES = (".csv", ".parquet")
@@ -73,7 +75,7 @@ def predict(
     *,
     rate: float | None = None,
     leads: Sequence[str] | None = None,
-    unit: str = "mV",
+    unit: str | None = None,
     root: str | Path | None = None,
     lead_subset: Sequence[str] | None = None,
     batch_size: int = 64,
@@ -91,7 +93,8 @@ def predict(
     model : Model, path or str
         A model, its folder, or its name.
     rate, leads, unit
-        Sampling rate (Hz), lead names and unit of arrays, as in `Record.from_array`.
+        Sampling rate (Hz), lead names and unit (of arrays in memory mV without one), as in
+        `Record.from_array`; also of array files, as in `read_record`.
     root : path, optional
         Folder of the paths in a table or data frame. Default: the table's own, or the current one.
     lead_subset : sequence of str, optional
@@ -119,13 +122,14 @@ def predict(
     EinthovenError
         If the model, the table or the folder cannot be read.
     """
-    items = _items(source, {"rate": rate, "leads": leads, "unit": unit}, root)
-    model = model if isinstance(model, Model) else load_model(model)
-    predictor = Predictor(model, leads=lead_subset, device=device_of(device))
-    frame = pd.concat(
-        _frame(predictor, items[start : start + batch_size], (start, len(items)), progress)
-        for start in range(0, len(items), batch_size)
-    )
+    with described(described_array(rate, unit, leads) or description()):
+        items = _items(source, {"rate": rate, "leads": leads, "unit": unit or "mV"}, root)
+        model = model if isinstance(model, Model) else load_model(model)
+        predictor = Predictor(model, leads=lead_subset, device=device_of(device))
+        frame = pd.concat(
+            _frame(predictor, items[start : start + batch_size], (start, len(items)), progress)
+            for start in range(0, len(items), batch_size)
+        )
     _refuse_none(frame[frame[REFUSED] != ""], len(items))
     return frame
 
@@ -171,6 +175,7 @@ def write_predictions(
         "lead_accuracy": model.config.get("lead_accuracy"),
         "lead_subset": None if lead_subset is None else list(lead_subset),
         "source": _described(source, items),
+        "sidecar": None if (sidecar := description()) is None else asdict(sidecar),
         "batch_size": batch_size,
     }
     folder = file.with_name(f".{file.name}.parts")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -100,6 +100,9 @@ def suffixes() -> list[str]:
 def read_record(
     source: PathLike | bytes,
     *,
+    rate: float | None = None,
+    unit: str | None = None,
+    leads: Sequence[str] | None = None,
     start: float = 0,
     stop: float = math.inf,
     root: PathLike | None = None,
@@ -112,6 +115,10 @@ def read_record(
         The file. A WFDB record may be named by its header, by its signal file, or without suffix;
         a record in a file of many by `FILE::NAME`. Bytes are the content of a file, of a format
         whose records are one file.
+    rate, unit, leads : optional
+        Sampling rate (Hz), unit (`mV`, `uV`, `V` or the size of one count, `4.88 uV`) and lead
+        names of an array file (CSV, NumPy, MATLAB, HDF5), as a sidecar states them; what file or
+        sidecar state otherwise is refused. Files of other formats state them.
     start, stop : float, optional
         Part of a long recording, in seconds from its first sample: the samples at or after `start`
         and before `stop`.
@@ -129,6 +136,10 @@ def read_record(
         If there is no such file, it is of no known format, it is unreadable, damaged or ambiguous,
         or the part has no samples.
     """
+    if not (rate is None and unit is None and leads is None):
+        sidecar = import_module("einthoven.records.sidecar")
+        with sidecar.described(sidecar.described_array(rate, unit, leads)):
+            return read_record(source, start=start, stop=stop, root=root)
     file = EcgFile.of(source, root)
     if file.data is None and not any(map(os.path.lexists, (file.name, *_headers(file.name)))):
         raise file.refusal("", None, "no such ECG file", remedy="check the path")

@@ -26,6 +26,7 @@ from einthoven.records.record import STANDARD_LEADS, Record
 from einthoven.records.sidecar import (
     chosen_array,
     complete_sidecar,
+    description,
     known_layout,
     member_row,
     member_rows,
@@ -81,7 +82,8 @@ def read(file: EcgFile) -> Record:
             statements=statements,
             is_documented=True,
         )
-    if sidecar_path(file) is None and set(arrays) == {"val"}:
+    is_described = sidecar_path(file) is not None or description() is not None
+    if not is_described and set(arrays) == {"val"}:
         raise file.refusal(
             "header",
             os.path.splitext(os.path.basename(file.name))[0] + ".hea",

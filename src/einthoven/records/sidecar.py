@@ -1,7 +1,7 @@
 """Sidecars: what an array file leaves unsaid (rate, unit, leads), and the Record of an array.
 
 A sidecar is a TOML file: `name.toml` beside the ECG file, else `ecg.toml` for all files of its
-folder, else the file that the environment variable EINTHOVEN_SIDECAR names.
+folder. `described` states its keys for all files that are read meanwhile.
 """
 
 from __future__ import annotations
@@ -12,8 +12,10 @@ import math
 import os
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -23,12 +25,12 @@ from numpy.typing import NDArray
 from einthoven.records.file import FOLDER_SIDECAR, EcgFile, read_file
 from einthoven.records.metadata import KEYS, metadata, sex_of
 from einthoven.records.quality import refuse_unit
-from einthoven.records.record import MILLIVOLTS, Record
+from einthoven.records.record import MILLIVOLTS, Record, sampling_rate
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-SIDECAR_VARIABLE = "EINTHOVEN_SIDECAR"
+OPTION = "--sidecar"
 _LARGEST_SIDECAR = 1 << 20  # bytes
 _LONGEST_HEADER = 1000  # lines
 _ANY_FILE, _PACKED = 64 << 20, 20  # bytes, and multiple of its size, that a file may unpack to
@@ -48,6 +50,7 @@ SIDECAR_KEYS = {
     "metadata": f"a table with keys such as {', '.join(list(KEYS)[:3])}",
 }
 """Keys of a sidecar, and what each of them states."""
+_PLACEHOLDERS = {"rate": "HZ", "unit": "UNIT", "leads": "LEAD,LEAD,..."}
 
 
 @dataclass(frozen=True)
@@ -108,39 +111,142 @@ class Sidecar:
         return self.missing if isinstance(self.missing, list) else [self.missing]
 
 
+# ---------------------------------------------------------------------- statements of a caller
+
+
+_DESCRIPTION: ContextVar[Sidecar | None] = ContextVar("description", default=None)
+
+
+@contextmanager
+def described(sidecar: Sidecar | None) -> Iterator[None]:
+    """Describe the array files that are read meanwhile, in this thread.
+
+    A key that the sidecar beside a file states with another value is refused there.
+    """
+    token = _DESCRIPTION.set(sidecar)
+    try:
+        yield
+    finally:
+        _DESCRIPTION.reset(token)
+
+
+def description() -> Sidecar | None:
+    """Return the sidecar of the enclosing `described`; None without one."""
+    return _DESCRIPTION.get()
+
+
+def described_array(
+    rate: float | None, unit: str | None, leads: Sequence[str] | None
+) -> Sidecar | None:
+    """Sidecar of these values of a caller, numbers and names of any type; None without any.
+
+    Raises
+    ------
+    RecordError
+        For a value of another kind.
+    """
+    values = {
+        "rate": None if rate is None else sampling_rate(rate),
+        "unit": unit,
+        "leads": None if leads is None else [str(lead) for lead in leads],
+    }
+    stated = {key: value for key, value in values.items() if value is not None}
+    return sidecar_from(stated, "arguments") if stated else None
+
+
+def sidecar_from_texts(texts: Sequence[str]) -> Sidecar | None:
+    """Sidecar of the option `--sidecar`: a TOML file, or KEY=VALUE; None without any.
+
+    A value is written as in TOML, or as text without quotes; leads are separated by commas.
+
+    Raises
+    ------
+    RecordError
+        For a file that cannot be read, and a key that is unknown, repeated or has a value of
+        another kind.
+    """
+    values: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        is_file = not equals or os.path.isfile(text)
+        more = _toml(text) if is_file else {key.strip(): _value(key.strip(), value.strip())}
+        repeated = [key for key in more if key in values]
+        if repeated:
+            raise EcgFile(OPTION).refusal(
+                repeated[0], None, "is stated twice", remedy="state every key once"
+            )
+        sidecar_from(more, text if is_file else OPTION)  # names the one at fault
+        values |= more
+    return sidecar_from(values, OPTION) if values else None
+
+
+def _value(key: str, text: str) -> Any:
+    """Value of a key on the command line: as in TOML, or text."""
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except (ValueError, RecursionError):
+        value = text
+    if key == "leads" and isinstance(value, str):
+        return [name.strip() for name in value.split(",")]
+    return text if key == "patient" and not isinstance(value, str) else value
+
+
 # ---------------------------------------------------------------------- reading
 
 
 def sidecar_path(file: EcgFile) -> str | None:
-    """Path of a file's sidecar, which need not exist if the environment names it; None without one.
-
-    Bytes in memory have none.
-    """
+    """Path of the sidecar beside a file; None without one. Bytes in memory have none."""
     if file.data is not None:
         return None
     own = os.path.splitext(file.name)[0] + ".toml"
     shared = os.path.join(os.path.dirname(file.name), FOLDER_SIDECAR)
-    beside = (path for path in (own, shared) if os.path.isfile(path))
-    return next(beside, os.environ.get(SIDECAR_VARIABLE) or None)
+    return next((path for path in (own, shared) if os.path.isfile(path)), None)
 
 
 def sidecar_of(file: EcgFile) -> Sidecar:
-    """Sidecar of a file; an empty one if there is none.
+    """Sidecar of a file and description of the caller, together; an empty one without either.
 
     Raises
     ------
     RecordError
         If the sidecar is no TOML, or a key is unknown or has a value of another kind; it names the
-        sidecar and the key.
+        sidecar and the key. Also if the caller has another value for a key.
     """
-    path = sidecar_path(file)
-    if path is None:
-        return Sidecar()
+    path, stated = sidecar_path(file), description()
+    beside = Sidecar() if path is None else sidecar_from(_toml(path), path)
+    if stated is None:
+        return beside
+    keys = {key: value for key in SIDECAR_KEYS if (value := getattr(stated, key)) not in (None, {})}
+    for key, value in keys.items():
+        other = getattr(beside, key)
+        if other not in (None, {}, value):
+            raise file.refusal(
+                key,
+                value,
+                f"{path} states {other!r}",
+                remedy=f"correct one of them, or leave {key} out of the sidecar",
+            )
+    return replace(beside, **keys)
+
+
+def _toml(path: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(_sidecar_bytes(path).decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise EcgFile(path).refusal(
+            "",
+            None,
+            f"is no valid TOML: {error}",
+            remedy="fill in every value, text in quotes, and save the file as UTF-8",
+        ) from None
+
+
+def sidecar_from(values: Mapping[str, Any], place: str) -> Sidecar:
+    """Sidecar of keys and values, checked; `place` is where they are stated, for messages."""
     from pydantic import ValidationError
 
-    source = EcgFile(path)
+    source = EcgFile(place)
     try:
-        values = tomllib.loads(_sidecar_bytes(path).decode("utf-8-sig"))
         # As JSON, because strict Python input would have to be a Sidecar already.
         sidecar = _schema().validate_json(json.dumps(values, default=str))
     except ValidationError as error:
@@ -152,13 +258,6 @@ def sidecar_of(file: EcgFile) -> Sidecar:
             ) from None
         raise source.refusal(
             key, fault["input"], fault["msg"].lower(), remedy=f"state {SIDECAR_KEYS[key]}"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise source.refusal(
-            "",
-            None,
-            f"is no valid TOML: {error}",
-            remedy="fill in every value, text in quotes, and save the file as UTF-8",
         ) from None
     for key, most in {"rate": math.inf, "samples": math.inf, "header": _LONGEST_HEADER}.items():
         if not 0 <= (number := getattr(sidecar, key) or 0) <= most:
@@ -184,14 +283,16 @@ def _sidecar_bytes(path: str) -> bytes:
 
 
 def source_hash(file: EcgFile, content: bytes | memoryview | None = None) -> str:
-    """SHA-256 of a file's sidecar, if it has one, and of its content.
+    """SHA-256 of a file's sidecar and the caller's description, if there are any, and its content.
 
     `content` is the part that belongs to the member, for a file of many records.
     """
-    path = sidecar_path(file)
-    if path is None and content is None:
+    path, stated = sidecar_path(file), description()
+    if path is None and stated is None and content is None:
         return file.sha256
     digest = hashlib.sha256(_sidecar_bytes(path) if path else b"")
+    if stated is not None:
+        digest.update(json.dumps(asdict(stated)).encode())
     if content is None:
         digest.update(file.sha256.encode())
     else:
@@ -270,18 +371,21 @@ def stated_by_arrays(arrays: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
 
 def _template(file: EcgFile, keys: Sequence[str]) -> str:
     """Remedy: the text of a sidecar with the keys that are missing, to be filled in."""
+    arguments = ", ".join(f"{key}=..." for key in keys)
     if file.data is not None:
-        return "name a file, with a sidecar beside it"
+        return f"state them: read_record(..., {arguments}), or name a file with a sidecar beside it"
+    options = " ".join(f"{OPTION} {key}={_PLACEHOLDERS[key]}" for key in keys)
     lines = [f"    {key} =    # {SIDECAR_KEYS[key]}" for key in keys]
     path = sidecar_path(file)
-    if path:
-        return "\n".join([f"add to {path}:", "", *lines])
     own = os.path.splitext(os.path.basename(file.name))[0] + ".toml"
     place = (
-        f"save this text as {own} beside the file, as {FOLDER_SIDECAR} for all files of its "
-        f"folder, or where {SIDECAR_VARIABLE} names it, and fill it in:"
+        f"add this text to {path}"
+        if path
+        else f"save this text as {own} beside the file, or as {FOLDER_SIDECAR} for all files of "
+        "its folder"
     )
-    return "\n".join([place, "", *lines])
+    text = f"add {options} to the command (in Python: {arguments}), or {place}, and fill it in:"
+    return "\n".join([text, "", *lines])
 
 
 def _unit(file: EcgFile, text: str) -> tuple[float, str]:

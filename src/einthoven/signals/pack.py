@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.formats import files_of
 from einthoven.records.limb_leads import derive_limb_leads, repair_leads
 from einthoven.records.quality import findings
+from einthoven.records.sidecar import Sidecar, described, description
 from einthoven.signals.store import (
     FORMAT_VERSION,
     INDEX,
@@ -68,6 +70,7 @@ class _Job:
     root: Path
     leads: tuple[str, ...]
     records: tuple[tuple[str, str], ...]  # (id, path)
+    sidecar: Sidecar | None  # of `described`, which does not reach another process
 
 
 def pack(
@@ -123,7 +126,8 @@ def pack(
 def _pack(
     cohort: Cohort, folder: Path, request: dict[str, Any], workers: int, progress: Progress | None
 ) -> None:
-    _begin(folder, request)
+    sidecar = description()
+    _begin(folder, request | {"sidecar": None if sidecar is None else asdict(sidecar)})
     delete_temporary(folder)
     jobs = list(_jobs(cohort, folder, tuple(request["leads"])))
     open_jobs = [job for job in jobs if not _part(folder, job.shard).is_file()]
@@ -260,7 +264,7 @@ def _begin(folder: Path, request: dict[str, Any]) -> None:
     file = folder / REQUEST_FILE
     if file.is_file() and read_json(file) != request:
         raise StoreError(
-            f"{folder} holds an unfinished store of another cohort",
+            f"{folder} holds an unfinished store of another cohort, or with another --sidecar",
             remedy="name another folder, or delete this one",
         )
     if not file.is_file() and any(folder.iterdir()):
@@ -274,7 +278,7 @@ def _jobs(cohort: Cohort, folder: Path, leads: tuple[str, ...]) -> Iterator[_Job
     records = list(zip(cohort.table.index.astype(str), cohort.table["path"], strict=True))
     for shard, start in enumerate(range(0, len(records), SHARD_RECORDS)):
         part = tuple(records[start : start + SHARD_RECORDS])
-        yield _Job(shard, folder, cohort.root, leads, part)
+        yield _Job(shard, folder, cohort.root, leads, part, description())
 
 
 def _pack_shard(job: _Job) -> int:
@@ -283,7 +287,8 @@ def _pack_shard(job: _Job) -> int:
     offset = 0
     with replacing(job.store / shard_name(job.shard)) as temporary, open(temporary, "wb") as handle:
         for name, path in job.records:
-            row, signal = _pack_record(job, name, path)
+            with described(job.sidecar):
+                row, signal = _pack_record(job, name, path)
             if signal is not None:
                 handle.write(signal.tobytes())
                 row["offset"] = offset
@@ -386,10 +391,15 @@ def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], request: dict[str, A
     rows = pd.concat(parts, ignore_index=True)
     failed = rows["reason"] != ""
     if failed.all():
-        raise StoreError(
-            f"none of the {len(rows)} records could be packed; the first: {rows['reason'].iloc[0]}",
-            remedy="check the paths of the cohort, and the leads: --leads names those of a network",
-        )
+        shutil.rmtree(folder)  # nothing to resume: files or their description have to change
+        first = cohort.root / rows["path"].iloc[0]
+        remedy = "check the files of the cohort"
+        try:
+            _read_microvolts(first, request["leads"], cohort.root)
+        except RecordError as error:
+            remedy = error.remedy
+        problem = f"none of the {len(rows)} records could be packed; the first"
+        raise StoreError(f"{problem}: {rows['reason'].iloc[0]}", remedy=remedy)
     quarantine = rows.loc[failed, ["record", "path", "reason", "files"]]
     people = cohort.table.loc[rows["record"], ["patient", "split"]].reset_index(drop=True)
     names = [
