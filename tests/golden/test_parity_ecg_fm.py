@@ -156,12 +156,18 @@ def test_cmsc_loss(parity: Callable[[str], Any]) -> None:
 
 def test_vector_quantiser(parity: Callable[[str], Any]) -> None:
     case = parity("ssl_vector_quantiser")
-    quantiser = GumbelQuantiser(12, codes=8, groups=2, out_width=10)
+    codebook, groups = case.stored("in_codebook"), case.golden["out_codes"].shape[-1]
+    quantiser = GumbelQuantiser(
+        case.stored("in_x").shape[-1],
+        codes=codebook.shape[1] // groups,
+        groups=groups,
+        out_width=groups * codebook.shape[2],
+    )
     quantiser.load_state_dict(
         {
             "projection.weight": case.stored("in_projection_weight"),
             "projection.bias": case.stored("in_projection_bias"),
-            "codebook": case.stored("in_codebook"),
+            "codebook": codebook,
         }
     )
     with torch.no_grad():

@@ -8,7 +8,7 @@ import torch
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import EinthovenError, RecipeError
 from einthoven.objectives import create_objective
-from einthoven.objectives.cmsc import cmsc_loss, halves, mask_leads, retrieval
+from einthoven.objectives.cmsc import cmsc_loss, halves, mask_leads, retrieval, segments_of_batch
 from einthoven.stages.pretrain import check_pretraining
 from einthoven.stages.recipe import load_pretraining
 
@@ -17,8 +17,10 @@ SMALL: dict[str, Any] = {"depth": 1, "width": 32, "heads": 1}
 
 def test_halves_are_neighbours_of_one_record() -> None:
     x = torch.arange(14.0).reshape(2, 1, 7)
-    segments, record, segment = halves(x)
+    segments = halves(x)
     assert segments[:, 0].tolist() == [[0, 1, 2], [3, 4, 5], [7, 8, 9], [10, 11, 12]]
+    features, record, segment = segments_of_batch(torch.arange(8.0).reshape(4, 2), None)
+    assert features.tolist() == [[0, 1], [2, 3], [4, 5], [6, 7]]
     assert record.tolist() == [0, 0, 1, 1]
     assert segment.tolist() == [0, 1, 0, 1]
     with pytest.raises(RecipeError, match="1 samples"):

@@ -10,7 +10,6 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.errors import RecipeError
 from einthoven.objectives.ecg_fm import WCR, create_ecg_fm, create_wav2vec2
 from einthoven.objectives.objective import SteppedObjective
-from einthoven.signals.random import ShareGenerator
 
 TINY = SMALL["ecg_fm"]
 SMALL: dict[str, Any] = {"codes": 8, "target_width": 16, "negatives": 10}
@@ -57,18 +56,6 @@ def test_the_quantiser_cools_by_optimiser_steps() -> None:
     again = _wcr()
     again.load_state_dict(model.state_dict())
     assert int(again.steps) == 4  # a resumed run goes on where it was
-
-
-def test_draws_are_the_same_however_many_processes_share_the_batch() -> None:
-    """Contexts see no other record, so that processes together pool what one would."""
-    model = _wcr(dropout=0.0).train()
-    x = torch.randn(4, 12, 640)
-    with torch.no_grad():
-        whole = model(x, generator=ShareGenerator(1)).logits.unflatten(0, (4, 2))
-        for rank in (0, 1):
-            mine = ShareGenerator(1, rank=rank, world=2)
-            part = model(x[rank::2], generator=mine).logits.unflatten(0, (2, 2))
-            assert torch.allclose(part, whole[rank::2], atol=1e-4)
 
 
 def test_a_short_window_is_refused() -> None:

@@ -61,22 +61,6 @@ def state(objective: Any) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_teacher_starts_as_the_student_and_moves(name: str) -> None:
-    objective = built(name)
-    assert objective.teacher.distance(objective.backbone) == 0
-    before = state(objective.teacher)
-    loss = objective(X, generator=seeded()).loss
-    loss.backward()
-    assert all(p.grad is None for p in objective.teacher.parameters())
-    train(objective, 3)
-    after = state(objective.teacher)
-    assert any(not torch.equal(before[key], after[key]) for key in before)
-    assert 0 < float(objective.teacher.distance(objective.backbone)) < 0.1
-    objective.eval()
-    assert "teacher_distance" in objective(X, generator=seeded()).metrics
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_the_published_teacher_is_another_network_that_stays(name: str) -> None:
     objective = built(name, preset="as-published")
     assert float(objective.teacher.distance(objective.backbone)) > 0.3
@@ -232,22 +216,6 @@ def test_data2vec_predicts_the_mean_of_branches_at_hidden_tokens() -> None:
     torch.testing.assert_close(out.loss, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_losses_are_at_chance_for_a_head_without_opinion() -> None:
-    dinosr = built("dinosr").eval()
-    with torch.no_grad():
-        dinosr.head.output.weight.zero_()
-        dinosr.head.output.bias.zero_()
-    assert dinosr(X, generator=seeded()).loss.item() == pytest.approx(math.log(8), rel=1e-5)
-    balanced = built("sinkhorn_kmeans", entropy_weight=0.0, iterations=50).eval()
-    with torch.no_grad():
-        balanced.head[2].weight.zero_()
-        balanced.head[2].bias.zero_()
-        for prototypes in balanced.prototypes:
-            prototypes.vectors.copy_(prototypes.vectors[:1].expand_as(prototypes.vectors))
-    # Equal prototypes: the balanced target is uniform, and so is the prediction.
-    assert balanced(X, generator=seeded()).loss.item() == pytest.approx(0.0, abs=1e-5)
-
-
 @pytest.mark.parametrize("name", NAMES[1:])  # JEPA always hides a block
 def test_nothing_hidden_is_no_loss_but_a_finite_one(name: str) -> None:
     loss = built(name, mask_ratio=0.0)(X, generator=seeded()).loss
@@ -295,20 +263,6 @@ def test_prototypes_start_apart_and_once() -> None:
     assert torch.equal(prototypes.vectors, first)
     few = spread_starts(flat[:1].repeat(5, 1), 4, seeded())
     torch.testing.assert_close(few.norm(dim=1), torch.ones(4))
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_all_state_is_in_the_state_dict(name: str) -> None:
-    """A copy that is loaded from the state dict goes on to the same weights, bit for bit."""
-    whole = built(name)
-    train(whole, 5)
-    part = built(name)
-    train(part, 3)
-    resumed = built(name)
-    resumed.load_state_dict(state(part))
-    train(resumed, 2, start=3)
-    a, b = state(whole), state(resumed)
-    assert all(torch.equal(a[key], b[key]) for key in a)
 
 
 @pytest.mark.parametrize("name", ["jepa", "data2vec", "dinosr"])
@@ -369,14 +323,7 @@ def test_hubert_finds_planted_clusters() -> None:
         objective.fit(iter([x[:1, :, :4]]))
 
 
-def test_hubert_at_chance_and_signal_statistics() -> None:
-    objective: Any = create_pretraining(
-        "s4_tiny", objective="hubert", seed=0, backbone_options=SMALL, clusters=7
-    )
-    with torch.no_grad():
-        objective.codes.copy_(objective.codes[:1].expand_as(objective.codes))
-    loss = objective.eval()(X, generator=seeded()).loss
-    assert loss.item() == pytest.approx(math.log(7), rel=1e-5)
+def test_hubert_logits_and_signal_statistics() -> None:
     logits = cluster_logits(torch.ones(2, 4), torch.tensor([[2.0] * 4, [-1.0] * 4]))
     torch.testing.assert_close(logits, torch.tensor([[10.0, -10.0]] * 2))
     values = signal_statistics(torch.full((1, 2, 30), 3.0), tokens=5, width=6).view(5, 2, 6)

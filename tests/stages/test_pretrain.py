@@ -16,7 +16,13 @@ from einthoven import load_backbone
 from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.cohorts.cohort import UNLABELLED
-from einthoven.errors import CohortError, RecipeError, TrainingError
+from einthoven.errors import (
+    BackboneError,
+    CohortError,
+    EinthovenError,
+    RecipeError,
+    TrainingError,
+)
 from einthoven.files import read_metadata, read_tensors
 from einthoven.models import read_config, weights_file
 from einthoven.signals.store import Store
@@ -103,6 +109,30 @@ def test_validation_masks_are_fixed(tmp_path: Path, run: Pretrain) -> None:
     still = RECIPE.model_copy(update={"base_lr": 1e-30, "weight_decay": 0.0, "epochs": 2})
     losses = [line["validation_loss"] for line in run(tmp_path, recipe=still).history]
     assert losses[0] == losses[1]
+
+
+@pytest.mark.parametrize(
+    ("objective", "network", "options", "error"),
+    [
+        ("cpc", "mtecg_tiny_100hz", {}, BackboneError),
+        ("mae", "s4_tiny", {}, BackboneError),
+        ("jepa", "s4_tiny", {"least_ms": 2600.0}, RecipeError),
+        ("cpc", "s4_tiny", {"offsets_ms": (40, 2600)}, RecipeError),
+        ("data2vec", "s4_tiny", {"target_layers": 9}, BackboneError),
+    ],
+)
+def test_what_does_not_suit_is_refused_before_anything_is_written(
+    tmp_path: Path,
+    run: Pretrain,
+    objective: str,
+    network: str,
+    options: dict[str, Any],
+    error: type[EinthovenError],
+) -> None:
+    recipe = RECIPE.model_copy(update={"objective": objective, "options": options})
+    with pytest.raises(error):
+        run(tmp_path / "run", backbone=network, recipe=recipe, options={})
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("step", [1, 3, 5, 9])

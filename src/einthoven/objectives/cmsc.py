@@ -19,9 +19,10 @@ from torch import Tensor, nn
 
 from einthoven.backbones.contract import Backbone
 from einthoven.errors import RecipeError, validated
+from einthoven.objectives.gathering import tokens_of_batch
 from einthoven.objectives.objective import ObjectiveOutput, with_options
 from einthoven.signals.augment import Probability
-from einthoven.signals.random import uniform
+from einthoven.signals.random import share_of, uniform
 
 
 @validated("cmsc", RecipeError)
@@ -41,12 +42,11 @@ class CMSCConfig:
     lead_mask: Probability = 0.5
 
 
-def halves(x: Tensor, half: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
+def halves(x: Tensor, half: int | None = None) -> Tensor:
     """Split every window into halves, as one batch.
 
     Returns the segments, (2 * batch, leads, half), both halves of the first window, then of the
-    next; the record of each segment, and which half it is, 0 or 1, both (2 * batch,) int64. A half
-    has `half` samples, by default half of the window; samples at the end are left out.
+    next. A half has `half` samples, by default half of the window; samples at the end are left out.
 
     Raises
     ------
@@ -58,9 +58,7 @@ def halves(x: Tensor, half: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
         raise RecipeError(
             f"a window of {x.shape[-1]} samples has no halves", remedy="lengthen crop_seconds"
         )
-    segments = torch.stack([x[..., :half], x[..., half : 2 * half]], dim=1).flatten(0, 1)
-    place = torch.arange(2 * len(x), device=x.device)
-    return segments, place // 2, place % 2
+    return torch.stack([x[..., :half], x[..., half : 2 * half]], dim=1).flatten(0, 1)
 
 
 def half_of(samples: int, backbone: Backbone) -> int:
@@ -87,18 +85,33 @@ def mask_leads(
     return segments.masked_fill((draws < probability)[..., None], 0.0)
 
 
+def segments_of_batch(
+    features: Tensor, generator: torch.Generator | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gather the features of the segments of all processes, with gradients.
+
+    `features` are (2 * records, dim), in the order of `halves`. Returns those of the whole batch,
+    the record of each segment, and which half it is, 0 or 1, both int64. (ECG-FM's release compares
+    the segments of each process alone.)
+    """
+    place = torch.arange(len(features) * share_of(generator)[1], device=features.device)
+    pairs = features.view(-1, 2, features.shape[-1])
+    whole = tokens_of_batch(pairs, place, generator)
+    return whole, place // 2, place % 2
+
+
 def cmsc_loss(
     features: Tensor, record: Tensor, segment: Tensor, *, temperature: float = 0.1
 ) -> Tensor:
     """Cross-entropy of finding the other segment of a recording, in both directions.
 
     `features` are (rows, dim), a vector a segment; `record` and `segment`, (rows,), are those of
-    `halves`. The scalar result is the mean negative log-softmax of the cosine similarities over the
-    temperature, over all pairs that belong together, with first segments as queries and with second
-    ones, averaged.
+    `segments_of_batch`. The scalar result is the mean negative log-softmax of the cosine
+    similarities over the temperature, over all pairs that belong together, with first segments as
+    queries and with second ones, averaged.
 
     Vectors are divided by their length, at least 1e-8, through which no gradient flows, as in
-    ECG-FM's release. As there, several processes compare within their own records only.
+    ECG-FM's release.
     """
     scores, together = _compare(features, record, segment)
     logits = scores / temperature
@@ -139,12 +152,12 @@ class SegmentContrast(nn.Module):
 
     def forward(self, x: Tensor, *, generator: torch.Generator | None = None) -> ObjectiveOutput:
         """Loss of prepared signals (batch, leads, samples) of at least two recordings."""
-        segments, record, segment = halves(x, self.encoded_samples(x.shape[-1]))
+        segments = halves(x, self.encoded_samples(x.shape[-1]))
         if self.training:
             segments = mask_leads(
                 segments, self.config.lead_mask, records=len(x), generator=generator
             )
-        features = self.backbone.features(segments)
+        features, record, segment = segments_of_batch(self.backbone.features(segments), generator)
         loss = cmsc_loss(features, record, segment, temperature=self.config.temperature)
         return ObjectiveOutput(
             loss=loss,

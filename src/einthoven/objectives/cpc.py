@@ -117,7 +117,7 @@ class ContrastivePrediction(nn.Module):
         if not backbone.causal:
             raise BackboneError(
                 f"{backbone.name} sees the future that it would have to predict",
-                remedy="build it with causal=True, or choose another objective",
+                remedy="build it with causal=True",
             )
         offsets = [round(ms * backbone.token_rate / 1000) for ms in config.offsets_ms]
         if not offsets or min(offsets) < 1 or len(set(offsets)) < len(offsets):
@@ -215,7 +215,7 @@ def create_cpc(
     if not isinstance(backbone, SequenceBackbone):
         raise BackboneError(
             f"{backbone.name} has no stem with a sequence model on top",
-            remedy="pretrain it with another objective, or choose a backbone such as s4",
+            remedy="choose a backbone such as s4",
         )
     config = config_of(CPC_PRESETS, preset, options)
     scale, input_scale = options.get("scale"), backbone.input_scale

@@ -26,7 +26,14 @@ from einthoven.backbones.contract import Backbone
 from einthoven.backbones.ecg_fm import ECGFM, scaled_gradient
 from einthoven.backbones.layers.wav2vec import PostNormBlock
 from einthoven.errors import BackboneError, RecipeError, validated
-from einthoven.objectives.cmsc import cmsc_loss, half_of, halves, mask_leads, retrieval
+from einthoven.objectives.cmsc import (
+    cmsc_loss,
+    half_of,
+    halves,
+    mask_leads,
+    retrieval,
+    segments_of_batch,
+)
 from einthoven.objectives.objective import ObjectiveOutput, with_options
 from einthoven.objectives.quantiser import GumbelQuantiser
 from einthoven.objectives.wav2vec2 import (
@@ -133,8 +140,9 @@ class WCR(nn.Module):
     Notes
     -----
     The loss is per hidden token, as it is after the release's division by their number: contrastive
-    loss + 0.1 diversity + 10 feature penalty + CMSC. As in the release, several processes compare
-    segments, and measure how evenly codes are used, each among their own records.
+    loss + 0.1 diversity + 10 feature penalty + CMSC. Several processes compare segments, and
+    measure how evenly codes are used, over all their records; in the release each does over its
+    own.
     """
 
     def __init__(self, backbone: ECGFM, config: WCRConfig) -> None:
@@ -167,10 +175,9 @@ class WCR(nn.Module):
             If the window is too short to hide spans in it.
         """
         config = self.config
-        rows, record, segment = (len(x), 1), None, None
+        rows = (len(x), 1)
         if config.cmsc_weight:
-            rows = (len(x), 2)
-            x, record, segment = halves(x)
+            rows, x = (len(x), 2), halves(x)
         if self.training:
             x = mask_leads(x, config.lead_mask, records=rows[0], generator=generator)
         tokens = self.backbone.extractor.tokens_of(x.shape[-1])
@@ -194,8 +201,7 @@ class WCR(nn.Module):
             mask=mask.to(x.device),
             choices=choices.to(x.device),
             noise=noise,
-            record=record,
-            segment=segment,
+            generator=generator,
         )
 
     def encoded_samples(self, samples: int) -> int:
@@ -215,6 +221,7 @@ class WCR(nn.Module):
         noise: Tensor | None = None,
         record: Tensor | None = None,
         segment: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> WCROutput:
         """Loss of segments, nothing being drawn.
 
@@ -228,7 +235,10 @@ class WCR(nn.Module):
         noise : Tensor, shape (rows, hidden, groups * codes), optional
             Result of `GumbelQuantiser`.
         record, segment : Tensor, shape (rows,), optional
-            Arguments of `cmsc_loss`; without them segments are not compared.
+            Arguments of `cmsc_loss`; by default rows are in the order of `halves`.
+        generator : torch.Generator, optional
+            With a `ShareGenerator`, segments are compared, and the use of codes is measured, over
+            all processes that share the batch.
         """
         config = self.config
         local = scaled_gradient(self.backbone.extract(segments), config.extractor_gradient)
@@ -236,16 +246,17 @@ class WCR(nn.Module):
         context = self.backbone.contextualise(
             torch.where(mask[..., None], self.mask_vector.to(embedded.dtype), embedded)
         )
-        logits, codes, parts = self._contrast(local, context, mask, choices, noise)
+        logits, codes, parts = self._contrast(local, context, mask, choices, noise, generator)
         loss = parts["contrastive_loss"] + config.diversity_weight * parts["diversity_loss"]
         loss = loss + config.penalty_weight * parts["feature_penalty"]
         pooled = context.mean(1)
-        if record is not None and segment is not None:
-            parts["cmsc_loss"] = cmsc_loss(
-                pooled, record, segment, temperature=config.cmsc_temperature
-            )
+        if config.cmsc_weight:
+            whole, *places = segments_of_batch(pooled, generator)
+            if record is not None and segment is not None:
+                places = [record, segment]
+            parts["cmsc_loss"] = cmsc_loss(whole, *places, temperature=config.cmsc_temperature)
             loss = loss + config.cmsc_weight * parts["cmsc_loss"]
-            parts["retrieval"] = retrieval(pooled, record, segment)
+            parts["retrieval"] = retrieval(whole, *places)
         metrics = {name: value.detach() for name, value in parts.items()}
         return WCROutput(loss=loss, metrics=metrics, logits=logits, codes=codes, pooled=pooled)
 
@@ -256,11 +267,14 @@ class WCR(nn.Module):
         mask: Tensor,
         choices: Tensor,
         noise: Tensor | None,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         """Scores, codes, and the terms of the loss with their logged values."""
         normed = self.backbone.projection.norm(local)
         sources = dropout(hidden_tokens(normed, mask), self.config.dropout, self.training)
-        quantised = self.quantiser(sources, temperature=self._code_temperature(), noise=noise)
+        quantised = self.quantiser(
+            sources, temperature=self._code_temperature(), noise=noise, generator=generator
+        )
         base = quantised.codes.new_tensor(
             [self.config.codes**group for group in range(self.config.code_groups)]
         )
@@ -307,7 +321,7 @@ def _create(name: str, backbone: Backbone, options: dict[str, Any]) -> WCR:
     if not isinstance(backbone, ECGFM):
         raise BackboneError(
             f"{backbone.name} has no convolutional tokens to be hidden and quantised",
-            remedy="choose the backbone ecg_fm, or the objective cmsc, which takes any",
+            remedy="choose the backbone ecg_fm",
         )
     return WCR(backbone, with_options(PRESETS[name], options))
 

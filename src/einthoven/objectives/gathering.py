@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from einthoven.backbones.layers.shared_batch_norm import differentiable_sum
 from einthoven.signals.random import share_of
 
 
@@ -34,15 +35,20 @@ def tokens_of_batch(z: Tensor, index: Tensor, generator: torch.Generator | None)
     rank, world = share_of(generator)
     if world == 1:
         return z.flatten(0, 1)[index]
-    from torch.distributed.nn.functional import all_reduce  # not in every build of PyTorch
-
     tokens = z.shape[1]
     record = index // tokens
     is_local = (record % world == rank).unsqueeze(-1)
     local = z.flatten(0, 1)[record // world * tokens + index % tokens]
     # One process has the token and the others add zeros, so that the sum is exact.
-    result: Tensor = all_reduce(torch.where(is_local, local.float(), 0.0))  # type: ignore[no-untyped-call]
-    return result.to(z.dtype)
+    return differentiable_sum(torch.where(is_local, local.float(), 0.0)).to(z.dtype)
+
+
+def mean_over_processes(x: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Mean of a tensor over the processes that share a batch, with gradients."""
+    world = share_of(generator)[1]
+    if world == 1:
+        return x
+    return differentiable_sum(x) / world
 
 
 @torch.no_grad()
@@ -50,9 +56,7 @@ def sum_over_processes(x: Tensor) -> Tensor:
     """Sum of a tensor over all processes, without gradients; the tensor itself in a single one."""
     if not _is_distributed():
         return x
-    total = x.clone()
-    torch.distributed.all_reduce(total)
-    return total
+    return differentiable_sum(x)
 
 
 @torch.no_grad()

@@ -307,6 +307,6 @@ def create_hubert(backbone: Backbone, *, preset: str = "corrected", **options: A
             + ("is causal" if fits else "has no stem with a sequence model on top")
             + "; hubert predicts hidden tokens from both sides",
             remedy="choose a bidirectional backbone with a stem (s4 with causal=False, "
-            "hubert_ecg_small), or the objective mae or cmsc",
+            "hubert_ecg_small)",
         )
     return HuBERT(backbone, config_of(HUBERT_PRESETS, preset, options))

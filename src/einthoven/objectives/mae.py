@@ -256,7 +256,7 @@ def create_mae(backbone: Backbone, **options: Any) -> MaskedAutoencoder:
     if not isinstance(backbone, PatchBackbone):
         raise BackboneError(
             f"{backbone.name} has no patches that could be hidden",
-            remedy="pretrain it with another objective",
+            remedy="choose a backbone of patches such as st_mem_base",
         )
     defaults = MAEConfig(**entry(backbone.name).mae)
     return MaskedAutoencoder(backbone, with_options(defaults, options))

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
 from einthoven.errors import RecipeError
+from einthoven.objectives.gathering import mean_over_processes
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,12 @@ class GumbelQuantiser(nn.Module):
         nn.init.zeros_(self.projection.bias)
 
     def forward(
-        self, x: Tensor, *, temperature: float = 1.0, noise: Tensor | None = None
+        self,
+        x: Tensor,
+        *,
+        temperature: float = 1.0,
+        noise: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Quantised:
         """Quantise vectors.
 
@@ -79,6 +85,9 @@ class GumbelQuantiser(nn.Module):
             How soft the choice is to gradients, and nothing else.
         noise : Tensor, shape (batch, positions, groups * codes), optional
             Uniform on [0, 1): draws the codes. Without it the best codes are taken.
+        generator : torch.Generator, optional
+            With a `ShareGenerator`, probabilities are averaged over the processes that share the
+            batch. Nothing is drawn from it.
         """
         shape = (*x.shape[:2], self.groups, self.codes)
         with torch.autocast(x.device.type, enabled=False):
@@ -91,11 +100,12 @@ class GumbelQuantiser(nn.Module):
             table = self.codebook.reshape(self.groups, self.codes, -1)
             vectors = torch.einsum("bpgc,gcd->bpgd", choice, table).flatten(2)
             hard = _one_hot(best, self.codes).mean((0, 1))
+            mean = logits.softmax(-1).mean((0, 1))
             return Quantised(
                 vectors=vectors,
                 codes=choice.detach().argmax(-1),
                 code_perplexity=perplexity(hard),
-                prob_perplexity=perplexity(logits.softmax(-1).mean((0, 1))),
+                prob_perplexity=perplexity(mean_over_processes(mean, generator)),
             )
 
     def diversity_loss(self, quantised: Quantised) -> Tensor:

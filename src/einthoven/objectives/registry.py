@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from einthoven.backbones.registry import create_backbone, entry, seeded
-from einthoven.errors import RecipeError
+from einthoven.errors import BackboneError, EinthovenError, RecipeError
 from einthoven.extensions import import_extensions
 
 if TYPE_CHECKING:
@@ -36,11 +39,11 @@ class Registered:
     backbone_options: Mapping[str, Any] = field(default_factory=dict)
 
 
-_BOTH_SIDES = {"causal": False}
+_BOTH_SIDES, _PAST = {"causal": False}, {"causal": True}
 
 OBJECTIVES: dict[str, Registered] = {
     "mae": Registered("einthoven.objectives.mae:create_mae"),
-    "cpc": Registered("einthoven.objectives.cpc:create_cpc"),
+    "cpc": Registered("einthoven.objectives.cpc:create_cpc", _PAST),
     "jepa": Registered("einthoven.objectives.jepa:create_jepa", _BOTH_SIDES),
     "data2vec": Registered("einthoven.objectives.data2vec:create_data2vec", _BOTH_SIDES),
     "dinosr": Registered("einthoven.objectives.dinosr:create_dinosr", _BOTH_SIDES),
@@ -96,8 +99,28 @@ def create_objective(name: str, backbone: Backbone, **options: Any) -> Objective
     RecipeError
         For an unknown name or option.
     BackboneError
-        If the backbone does not fit the objective.
+        If the backbone does not suit the objective; the remedy names the objectives that do.
     """
+    try:
+        return _created(name, backbone, options)
+    except BackboneError as error:
+        suitable = " or ".join(suitable_objectives(backbone))
+        raise BackboneError(
+            error.problem, remedy=f"{error.remedy}, or the objective {suitable}"
+        ) from error
+
+
+def suitable_objectives(backbone: Backbone) -> list[str]:
+    """Objectives that a backbone suits; on copies without storage."""
+    suitable = []
+    for name in objective_names():
+        with torch.device("meta"), suppress(EinthovenError):
+            _created(name, type(backbone)(backbone.config), {})  # type: ignore[call-arg]
+            suitable.append(name)
+    return suitable
+
+
+def _created(name: str, backbone: Backbone, options: Mapping[str, Any]) -> Objective:
     create = _registered(name).create
     function: Create = resolve_name(create) if isinstance(create, str) else create
     return function(backbone, **options)

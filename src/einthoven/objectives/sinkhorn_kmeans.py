@@ -27,6 +27,7 @@ from einthoven.objectives.teacher import (
     SpanConfig,
     sequence_backbone,
 )
+from einthoven.signals.random import share_of
 
 
 @validated("sinkhorn_kmeans", RecipeError)
@@ -67,8 +68,10 @@ SINKHORN_PRESETS: dict[str, SinkhornConfig] = {
 }
 
 
-def sinkhorn(scores: Tensor, iterations: int = 3) -> Tensor:
-    """Balance soft assignments over all processes: columns, then rows, divided by their sums.
+def sinkhorn(
+    scores: Tensor, iterations: int = 3, generator: torch.Generator | None = None
+) -> Tensor:
+    """Balance soft assignments over a batch: columns, then rows, divided by their sums.
 
     Parameters
     ----------
@@ -76,6 +79,8 @@ def sinkhorn(scores: Tensor, iterations: int = 3) -> Tensor:
         Similarities over a temperature.
     iterations : int
         Rounds.
+    generator : torch.Generator, optional
+        With a `ShareGenerator`, columns are summed over the processes that share the batch.
 
     Returns
     -------
@@ -83,8 +88,11 @@ def sinkhorn(scores: Tensor, iterations: int = 3) -> Tensor:
         Rows sum to one.
     """
     weights = (scores - scores.amax(1, keepdim=True)).exp()
+    is_shared = share_of(generator)[1] > 1  # in validation every process has batches of its own
     for _ in range(iterations):
-        weights = weights / (sum_over_processes(weights.sum(0)) + 1e-8)
+        columns = weights.sum(0)
+        columns = sum_over_processes(columns) if is_shared else columns
+        weights = weights / (columns + 1e-8)
         weights = weights / (weights.sum(1, keepdim=True) + 1e-8)
     return weights
 
@@ -213,7 +221,8 @@ class SinkhornKMeans(MaskedStudent):
         with torch.autocast(features.device.type, enabled=False):
             if self.training:
                 prototypes.start(features, generator)
-            weights = sinkhorn(flat @ prototypes.vectors.t() / temperature, self.config.iterations)
+            scores = flat @ prototypes.vectors.t() / temperature
+            weights = sinkhorn(scores, self.config.iterations, generator)
             if self.training:
                 prototypes.collect(flat, weights)
         return weights.view(*features.shape[:2], -1)

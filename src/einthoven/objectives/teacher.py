@@ -321,11 +321,11 @@ def sequence_backbone(backbone: Backbone, objective: str) -> SequenceBackbone:
     if not isinstance(backbone, SequenceBackbone):
         raise BackboneError(
             f"{backbone.name} has no stem with a sequence model on top, which {objective} needs",
-            remedy="choose the objective mae or cmsc, or a backbone such as s4",
+            remedy="choose a backbone such as s4",
         )
     if backbone.causal:
         raise BackboneError(
             f"{backbone.name} is causal; {objective} predicts hidden tokens from both sides",
-            remedy="build it with causal=False, or choose the objective cpc",
+            remedy="build it with causal=False",
         )
     return backbone

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from einthoven.backbones.contract import Backbone
+from einthoven.backbones.contract import Backbone, UnfittedWarning
 from einthoven.backbones.registry import entry
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EinthovenError
@@ -130,6 +131,7 @@ def pretrain(
     context = Context(seed=recipe.seed, precision=precision, processes=processes)
     micro = micro_batch(recipe, records=len(data.train), world=processes.world)
     check_fit(objective.backbone, data.train, _encoded_samples(objective, recipe))
+    _check_loss(objective, data.train)
     for member, packed in data.members:
         check_amplitude(packed, packed.rows(member.ids()))
     config: Json = {}
@@ -234,6 +236,16 @@ def _encoded_samples(objective: Any, recipe: Pretraining) -> int:
     if isinstance(objective, CuttingObjective):
         return objective.encoded_samples(window)
     return window
+
+
+def _check_loss(objective: Any, train: SignalSource | Mixture) -> None:
+    """Compute the loss of a record, so that a window or layer that cannot be is refused early."""
+    crop = train.crops(np.arange(1), torch.zeros(1, dtype=torch.long))
+    was_training = objective.training
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnfittedWarning)  # fitted later
+        objective.eval()(crop, generator=generator_for(0))
+    objective.train(was_training)
 
 
 def _crops(train: SignalSource | Mixture, count: int, seed: int) -> Iterator[Tensor]:

@@ -40,7 +40,7 @@ LearningRate = Annotated[float, Field(gt=0, le=10)]
 NonNegative = Annotated[float, Field(ge=0)]
 Betas = tuple[Share, Share]
 
-Option = bool | int | float | str | tuple[float, ...]
+Option = bool | int | float | str | tuple[int | float, ...]
 M = TypeVar("M", bound=Toml)
 
 

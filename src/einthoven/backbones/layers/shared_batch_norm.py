@@ -12,8 +12,28 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
+
+
+class _Sum(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        torch.distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradient)
+
+
+def differentiable_sum(x: Tensor) -> Tensor:
+    """Sum over the processes of the default group; the gradient is the sum of theirs.
+
+    (`torch.distributed.nn.functional.all_reduce`, which does the same, is deprecated.)
+    """
+    total: Tensor = _Sum.apply(x)  # type: ignore[no-untyped-call]
+    return total
 
 
 class SharedBatchNorm(_BatchNorm):
@@ -63,9 +83,9 @@ def _joint_statistics(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     # An empty batch has no mean; zeros that depend on it keep the collective calls in step.
     variance, mean = torch.var_mean(x, axes, correction=0) if size else (x.sum(axes), x.sum(axes))
     mean, variance, count = mean.double(), variance.double(), mean.new_tensor(size).double()
-    total, sums = all_reduce(count), all_reduce(mean * count)  # type: ignore[no-untyped-call]
+    total, sums = differentiable_sum(count), differentiable_sum(mean * count)
     joint = sums / total
-    spread = all_reduce((variance + (mean - joint).square()) * count)  # type: ignore[no-untyped-call]
+    spread = differentiable_sum((variance + (mean - joint).square()) * count)
     return joint, spread / total, total
 
 
