@@ -103,7 +103,7 @@ def test_the_doctor_reads_the_same_targets(cli: Any, own: Path) -> None:
         ("--target", "lvef"),
         ("--target", "lvef <= 40", "--unit", "%"),
         ("--kind", "regression", "--target", "rhythm"),
-        ("--kind", "regression", "--target", "lvef", "--set", "pos_weight=balanced"),
+        ("--kind", "regression", "--target", "lvef", "--set", "pos_weight=[2]"),
         ("--kind", "regression", "--target", "lvef", "--set", "data.aggregate=max"),
         ("--target", "lvef <= 40", "--set", "regression_loss=huber"),
         ("--kind", "ordinal", "--target", "lvef"),

@@ -261,7 +261,9 @@ def test_weights() -> None:
     with pytest.raises(RecipeError):
         Criterion.of(Task(), labels, pos_weight=(2.0,))
     with pytest.raises(RecipeError):
-        Criterion.of(Task(kind="regression", target="x"), labels, pos_weight="balanced")
+        Criterion.of(Task(kind="regression", target="x"), labels, pos_weight=(2.0, 1.0))
+    number = Criterion.of(Task(kind="regression", target="x"), labels[:, :1], pos_weight="balanced")
+    assert number.weights == ()
 
 
 def test_an_age_is_in_years_also_as_a_target() -> None:

@@ -43,7 +43,9 @@ def test_the_paper_s_recipe() -> None:
     assert (recipe.stage1.select, recipe.stage2.select) == ("best", "auto")
 
 
-@pytest.mark.parametrize("folder", ["", "ptbxl-100hz-cpu/"])
+@pytest.mark.parametrize(
+    "folder", ["", "ptbxl-100hz-cpu/", "ecgfounder/", "hubert-ecg/", "ecg-fm/"]
+)
 def test_plain_fine_tuning_differs_only_in_regularisation(folder: str) -> None:
     plain, ours = load_recipe(f"{folder}fine-tuning"), load_recipe(f"{folder}post-training")
     assert plain.stage1 is None
@@ -52,6 +54,38 @@ def test_plain_fine_tuning_differs_only_in_regularisation(folder: str) -> None:
     assert ours.stage2 is not None
     pieces = {"drop_path": 0.0, "dropout": 0.0, "keep": "always"}
     assert ours.stage2.model_copy(update=pieces) == plain.stage2
+
+
+@pytest.mark.parametrize(
+    ("backbone", "seconds", "pos_weight", "rate", "values"),
+    [
+        ("ecgfounder_12lead", 10, "none", 1e-4, (30, 256, "constant", 1e-5, False)),
+        ("hubert_ecg_small", 5, "balanced", 1e-5, (50, 64, "cosine", 0.01, True)),
+        ("ecg_fm", 5, "balanced", 5e-5, (50, 256, "constant", 0.0, True)),
+    ],
+)
+def test_published_fine_tuning_of_foundation_models(
+    backbone: str, seconds: float, pos_weight: str, rate: float, values: tuple[Any, ...]
+) -> None:
+    """The crops that they were trained on, and the learning rate at the published batch size."""
+    recipe = load_recipe("fine-tuning", backbone=backbone)
+    stage2 = recipe.stage2
+    assert stage2 is not None
+    with torch.device("meta"):
+        preparation = adapt_preparation(create_backbone(backbone).preparation, recipe.data)
+    assert preparation.crop_seconds == seconds
+    assert (recipe.pos_weight, recipe.data.augmentation) == (pos_weight, "none")
+    assert stage2.base_lr * stage2.batch_size / 256 == pytest.approx(rate)
+    keys = "epochs", "batch_size", "schedule", "weight_decay", "freeze_extractor"
+    assert tuple(getattr(stage2, key) for key in keys) == values
+    assert load_recipe("post-training", backbone=backbone).pos_weight == pos_weight
+
+
+def test_the_low_rate_of_ecg_fm() -> None:
+    stage2 = load_recipe("ecg-fm/low-rate").stage2
+    assert stage2 is not None
+    assert (stage2.base_lr, stage2.epochs, stage2.schedule) == (1e-6, 140, "constant")
+    assert stage2.freeze_extractor
 
 
 def test_the_recipes_of_the_demo_have_equal_budgets() -> None:
@@ -385,7 +419,9 @@ def test_a_key_of_stage_2_means_that_it_is_trained(settings: list[str], keep: st
 
 def test_a_key_regains_its_effect() -> None:
     both = ["stage1.base_lr=1e-2", "stage1.base_lr_sweep=[]"]
-    assert load_recipe("post-training", both).stage1 == Stage1(solver="adamw", base_lr=1e-2)
+    assert load_recipe("post-training", both).stage1 == Stage1(
+        solver="adamw", base_lr=1e-2, crops=4
+    )
     cosine = load_recipe("strodthoff", ["stage2.schedule=cosine", "stage2.warmup_epochs=2"]).stage2
     assert cosine is not None
     assert (cosine.warmup_epochs, cosine.one_cycle) == (2, None)

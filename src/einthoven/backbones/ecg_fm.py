@@ -207,6 +207,7 @@ ENTRIES = (
         "PTB-XL (873,706 records, 699,001 of them for training)",
         licence=Licence("MIT", "", True),
         contains_ptbxl=True,
+        recipes="ecg-fm",
         pretraining_recipe="ecg-fm",
         missing_leads="the channels of the missing ones are zero, as half of them were in its "
         "pretraining",

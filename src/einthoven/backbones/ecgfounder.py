@@ -398,6 +398,7 @@ ENTRIES = tuple(
             None,
         ),
         contains_ptbxl=False,
+        recipes="ecgfounder",
         missing_leads="the channels of the missing ones are zero",
     )
     for number, read, leads, parameters in _SIZES

@@ -232,6 +232,7 @@ ENTRIES = tuple(
         licence=Licence("CC-BY-NC-4.0", "", False),
         contains_ptbxl=None,
         classifiers_saw_ptbxl=True,
+        recipes="hubert-ecg",
         missing_leads="it fills the places of the missing ones as missing_leads specifies",
     )
     for size, (width, depth, heads), parameters, sha256 in _SIZES

@@ -269,8 +269,9 @@ class Recipe(BaseRecipe):
     """Full fine-tuning; without it only the head is trained."""
     pos_weight: Literal["none", "balanced"] | tuple[Annotated[float, Field(gt=0)], ...] = "none"
     """Weight of the positives of each label, or of the records of each class, in the loss: none,
-    `balanced` (negatives over positives; for classes the inverse of their frequency), or a list of
-    numbers. A model's calibration undoes the shift of probabilities; uncalibrated ones keep it."""
+    `balanced` (negatives over positives; for classes the inverse of their frequency; none for
+    numbers), or a list of numbers. A model's calibration undoes the shift of probabilities;
+    uncalibrated ones keep it."""
     regression_loss: Literal["l2", "l1", "huber"] = "l2"
     """Loss of predicted numbers, in units of their standard deviation: squares, absolute values, or
     squares up to one standard deviation. The solved probe minimises Huber's loss for `l1`."""

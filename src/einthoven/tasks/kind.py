@@ -67,7 +67,7 @@ class Criterion:
             If there are weights for another number of outputs, or the kind has none.
         """
         kind = task.behaviour
-        if pos_weight == "none":
+        if pos_weight == "none" or (pos_weight == "balanced" and kind.form == "values"):
             return cls(task.fitted(targets), loss)
         if kind.form == "values":
             raise RecipeError(
