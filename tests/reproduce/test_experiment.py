@@ -36,9 +36,9 @@ name = "small"
 [pretraining]
 recipe = "demo"
 [variants.post-training]
-recipe = "post-training"
+recipe = "st-mem/post-training"
 [variants.fine-tuning]
-recipe = "fine-tuning"
+recipe = "st-mem/fine-tuning"
 """
 
 
@@ -47,7 +47,7 @@ name = "rows"
 table_1_only = true
 tasks = ["all-71", "form-19"]
 [variants.scratch]
-recipe = "scratch"
+recipe = "st-mem/scratch"
 [variants.start]
 recipe = "ptbxl-100hz-cpu/scratch"
 [[rows]]
@@ -63,7 +63,7 @@ published = "MULTIRESNET"
 name = "both"
 members = ["two", "one"]
 """
-WITH_ABLATION = [name for name in experiment_names() if not load_experiment(name).table_1_only]
+WITH_ABLATION = [name for name in experiment_names() if NO_DEPTH in load_experiment(name).variants]
 
 
 def written(folder: Path, text: str) -> Experiment:
@@ -78,7 +78,7 @@ def test_every_experiment_reads_and_so_do_its_recipes(name: str) -> None:
     assert experiment.name == name
     for variant in experiment.variants:
         assert experiment.recipe(variant, "st_mem_tiny", seed=3, fraction=0.3).seed == 3
-    if not experiment.table_1_only:
+    if experiment.pretraining is not None:
         assert experiment.pretraining_of("st_mem_tiny")[0].seed == 0
 
 
@@ -93,23 +93,46 @@ def test_variants_that_change_nothing_are_their_presets() -> None:
 @pytest.mark.parametrize("name", WITH_ABLATION)
 def test_the_ablation_takes_away_one_piece_each(name: str) -> None:
     experiment = load_experiment(name)
-    whole = experiment.recipe(POST, "x")
+    backbone = next(iter(experiment.made_for), "st_mem_tiny")
+    whole = experiment.recipe(POST, backbone)
     assert whole.stage2 is not None
     assert whole.stage2.drop_path > 0
 
     def changed(variant: str) -> set[str]:
-        other = experiment.recipe(variant, "x")
+        other = experiment.recipe(variant, backbone)
         ours, theirs = whole.model_dump(), other.model_dump()
         return {key for key in ours if ours[key] != theirs[key]} - {"name", "description"}
 
     assert changed(NO_PROBE) == {"stage1"}
     assert changed(NO_DEPTH) == {"stage2"}
-    without = experiment.recipe(NO_DEPTH, "x").stage2
+    without = experiment.recipe(NO_DEPTH, backbone).stage2
     # A key of stage 2 that is set decides `keep = auto`, with the same outcome from 500 records on.
     assert without == whole.stage2.model_copy(update={"drop_path": 0.0, "keep": "better"})
     assert changed(SCRATCH_POST) == set()  # its random weights come as a file
     assert experiment.variants[SCRATCH_POST].start == "random"
-    assert experiment.recipe(SCRATCH, "x").initialise == "random"
+    assert experiment.recipe(SCRATCH, backbone).initialise == "random"
+
+
+def test_equal_steps_at_every_share() -> None:
+    experiment = load_experiment("ptbxl-100hz-cpu")
+    whole = experiment.recipe(PLAIN, "x").stage2
+    tenth = experiment.recipe(f"{PLAIN}-equal-steps", "x", fraction=0.1).stage2
+    assert whole is not None
+    assert tenth is not None
+    assert (tenth.epochs, tenth.warmup_epochs) == (10 * whole.epochs, 10 * whole.warmup_epochs)
+    assert experiment.recipe(f"{PLAIN}-equal-steps", "x").stage2 == whole
+
+
+def test_a_general_recipe_is_that_of_the_backbone() -> None:
+    experiment = load_experiment("foundation-models")
+    rates = {
+        backbone: experiment.recipe(PLAIN, backbone).stage2
+        for backbone in ("ecg_fm", "ecgfounder_12lead", "s4_small")
+    }
+    assert {name: stage.base_lr for name, stage in rates.items() if stage} == {
+        "ecg_fm": 5e-5, "ecgfounder_12lead": 1e-4, "s4_small": 8e-3
+    }  # fmt: skip
+    assert experiment.recipe("query-attention", "ecg_fm").head == "query-attention"
 
 
 def test_a_schedule_brings_no_stage_into_a_recipe(tmp_path: Path) -> None:
@@ -150,6 +173,9 @@ def test_changes_apply_in_order_and_for_one_backbone_only(tmp_path: Path) -> Non
         ("s4_small", "s4-100hz-cpu"),
         ("s4", "s4-240hz-gpu"),
         ("st_mem_base", "published"),
+        ("ecgfounder_12lead", "foundation-models"),
+        ("hubert_ecg_base", "foundation-models"),
+        ("ecg_fm", "foundation-models"),
         ("mtecg_tiny_100hz", GENERAL),
         ("xresnet1d101", GENERAL),
         ("", GENERAL),
@@ -166,6 +192,10 @@ def test_a_backbone_is_named_once_and_its_experiment_can_pretrain_it() -> None:
     assert set(backbones) <= set(backbone_names())
     for backbone in (*backbones, "mtecg_tiny", "mtecg_tiny_100hz"):
         experiment = load_experiment(experiment_for(backbone))
+        if experiment.pretraining is None:
+            with pytest.raises(ReproduceError, match="--weights"):
+                experiment.pretraining_of(backbone)
+            continue
         recipe, options = experiment.pretraining_of(backbone)
         check_pretraining(recipe, backbone, options)
 
@@ -200,8 +230,8 @@ def test_wrong_lines_are_refused(tmp_path: Path, line: str, message: str) -> Non
     [
         (SMALL, "[variants.fine-tuning]", "[variants.plain]", "variant fine-tuning"),
         (SMALL, '"small"', '"a b"', "toml: name"),
-        (SMALL, '[pretraining]\nrecipe = "demo"\n', "", "pretraining.*table_1_only"),
-        (ROWS_ALONE, "table_1_only = true\n", "", "pretraining.*table_1_only"),
+        (ROWS_ALONE, "table_1_only = true\n", "", "variant post-training"),
+        (SMALL, "[pre", 'fraction_rows = ["peer"]\n[pre', "fraction_rows.*row peer"),
         (ROWS_ALONE, ROWS_ALONE[ROWS_ALONE.index("[[rows]]") :], "", "table_1_only.*backbones"),
         (ROWS_ALONE, 'backbone = "s4_tiny"\n', "", "table_1_only.*backbones"),
         (ROWS_ALONE, '["two", "one"]', '["two", "three"]', "row three"),

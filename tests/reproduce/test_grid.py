@@ -14,7 +14,7 @@ from einthoven.reproduce.experiment import (
     Experiment,
     load_experiment,
 )
-from einthoven.reproduce.grid import TARGETS, only, runs_of, shard, targets_of
+from einthoven.reproduce.grid import TARGETS, only, runs_of, shard, target_groups, targets_of
 
 BACKBONE = "s4"
 
@@ -31,9 +31,9 @@ def experiment() -> Experiment:
         ("table-2", 14),
         ("figure-2", 6),
         ("figure-3", 6),
-        ("figure-4", 10),
+        ("figure-4", 14),
         ("figure-5", 10),
-        ("grid", 21),
+        ("grid", 25),
     ],
 )
 def test_the_runs_of_every_table_and_figure(
@@ -58,7 +58,10 @@ def test_runs_are_in_the_order_of_their_importance() -> None:
         (POST, 1.0, 1), (PLAIN, 1.0, 1), (POST, 1.0, 2), (PLAIN, 1.0, 2),
         (NO_DEPTH, 1.0, 0), (NO_PROBE, 1.0, 0), (SCRATCH_POST, 1.0, 0), ("large-head", 1.0, 0),
         ("large-head", 1.0, 1), ("large-head", 1.0, 2),
-        (POST, 0.1, 0), (PLAIN, 0.1, 0), (POST, 0.3, 0), (PLAIN, 0.3, 0),
+        (POST, 0.1, 0), (PLAIN, 0.1, 0),
+        (f"{PLAIN}-equal-steps", 0.1, 0), (f"{POST}-equal-steps", 0.1, 0),
+        (POST, 0.3, 0), (PLAIN, 0.3, 0),
+        (f"{PLAIN}-equal-steps", 0.3, 0), (f"{POST}-equal-steps", 0.3, 0),
     ]  # fmt: skip
     others = ("diagnostic-44", "subclass-23", "rhythm-12")
     assert [(run.task, run.variant) for run in runs[len(main) :]] == [
@@ -67,6 +70,16 @@ def test_runs_are_in_the_order_of_their_importance() -> None:
         for task in others
         for variant in variants
     ]
+
+
+def test_the_arms_of_a_data_scaling_figure() -> None:
+    experiment = load_experiment("data-scaling")
+    groups = list(target_groups("figure-4", experiment, "ecg_fm"))
+    arms = {(group.backbone, group.variant) for group in groups}
+    assert arms == {("ecg_fm", name) for name in (POST, PLAIN, PROBE, SCRATCH)} | {
+        ("xresnet1d101", "strodthoff")
+    }
+    assert len(groups) == len(set(groups)) == 5 * len(experiment.fractions)
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,14 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from einthoven.backbones.registry import catalogue, entry
+from einthoven.backbones.registry import catalogue, create_backbone, entry
 from einthoven.errors import RecipeError
-from einthoven.stages.data import Context, loop_settings
+from einthoven.stages.data import Context, adapt_preparation, loop_settings
 from einthoven.stages.recipe import (
     Data,
     Pretraining,
@@ -73,7 +75,7 @@ def test_published_fine_tuning_of_foundation_models(
     assert stage2 is not None
     with torch.device("meta"):
         preparation = adapt_preparation(create_backbone(backbone).preparation, recipe.data)
-    assert preparation.crop_seconds == seconds
+    assert preparation.window / preparation.rate == seconds
     assert (recipe.pos_weight, recipe.data.augmentation) == (pos_weight, "none")
     assert stage2.base_lr * stage2.batch_size / 256 == pytest.approx(rate)
     keys = "epochs", "batch_size", "schedule", "weight_decay", "freeze_extractor"

@@ -15,7 +15,15 @@ from pydantic import Field, ValidationError, model_validator
 from einthoven.errors import ReproduceError
 from einthoven.files import read_toml
 from einthoven.reproduce import published
-from einthoven.stages.recipe import Pretraining, Recipe, Seed, load_pretraining, load_recipe
+from einthoven.stages.recipe import GENERAL as RECIPES_OF_BACKBONES
+from einthoven.stages.recipe import (
+    Pretraining,
+    Recipe,
+    Seed,
+    load_pretraining,
+    load_recipe,
+    recipe_for,
+)
 from einthoven.training.optim import Toml
 
 POST, PLAIN = "post-training", "fine-tuning"
@@ -35,7 +43,8 @@ class Variant(Toml):
     """A way to train a classifier: a recipe, and changes of it."""
 
     recipe: str
-    """A preset, or a `.toml` file (relative to the experiment's file)."""
+    """A preset, or a `.toml` file (relative to the experiment's file). `post-training`,
+    `fine-tuning`, `linear-probe` and `scratch` are those of the backbone."""
     description: str = ""
     """One line, for tables; by default the recipe's."""
     set: tuple[str, ...] = ()
@@ -45,6 +54,9 @@ class Variant(Toml):
     start: Literal["pretrained", "random"] = "pretrained"
     """Initial weights of the backbone. A recipe with a linear probe that starts from random
     weights probes the frozen random network."""
+    equal_steps: bool = False
+    """Divide the epochs of fine-tuning, and those of its warm-up, by the share of the training
+    records, so that every share has as many steps; shown in figure 4."""
 
 
 class PretrainingSource(Toml):
@@ -127,6 +139,8 @@ class Experiment(Toml):
     """Tasks on which variants beyond the pair are run; by default all."""
     fractions: tuple[Fraction, ...] = (1.0,)
     """Shares of the training records, for figure 4."""
+    fraction_rows: tuple[str, ...] = ()
+    """Rows of table 1 that figure 4 shows beside the pair and the variants of equal steps."""
     seeds: tuple[Seed, ...] = (0,)
     """Seeds of every run that no entry of `more_seeds` matches."""
     more_seeds: tuple[Seeds, ...] = ()
@@ -138,8 +152,8 @@ class Experiment(Toml):
     min_records: Annotated[int, Field(ge=0)] = 0
     """Leave out labels with fewer records; for cohorts that lack many."""
     table_1_only: bool = False
-    """The experiment makes table 1 alone: `rows` define it, and it needs neither a pretraining nor
-    the variants `post-training` and `fine-tuning`."""
+    """The experiment makes table 1 alone: `rows` define it, and it does not need the variants
+    `post-training` and `fine-tuning`."""
     made_for: tuple[str, ...] = ()
     """Backbones for which this is the default experiment, if it is one of einthoven's. Not
     inherited by experiments that extend it."""
@@ -147,7 +161,7 @@ class Experiment(Toml):
     """Another experiment, a name or a `.toml` file in the same folder, that provides every
     missing key."""
     pretraining: PretrainingSource | None = None
-    """Pretraining of backbones without given weights."""
+    """Pretraining of backbones without given weights; without it, `--weights` is required."""
     variants: dict[FolderName, Variant]
     """Variants by name."""
     backbones: dict[str, BackboneChange] = Field(default_factory=dict)
@@ -169,8 +183,6 @@ class Experiment(Toml):
                 raise ValueError("table_1_only needs rows that name their backbones")
         else:
             names += [POST, PLAIN, *self.table_variants]
-            if self.pretraining is None:
-                raise ValueError("pretraining is missing; only table_1_only does without")
             if missing := {POST, PLAIN} - set(self.table_variants):
                 raise ValueError(f"table_variants lacks {sorted(missing)[0]}")
         if unknown := sorted(set(names) - set(self.variants)):
@@ -181,6 +193,8 @@ class Experiment(Toml):
         if len(set(names)) < len(names):
             raise ValueError(f"two rows have the same name: {', '.join(names)}")
         single = {row.name for row in self.rows if row.variant}
+        if unknown := sorted(set(self.fraction_rows) - single):
+            raise ValueError(f"fraction_rows: no row {unknown[0]} with a variant")
         if unknown := sorted({name for row in self.rows for name in row.members} - single):
             raise ValueError(f"no row {unknown[0]} with a variant")
         return self
@@ -216,7 +230,7 @@ class Experiment(Toml):
         RecipeError
             If the variant's recipe or one of its changes is wrong.
         """
-        definition, file = self.variants[variant], self._file(self.variants[variant].recipe)
+        definition, file = self.variants[variant], self._recipe_file(variant, backbone)
         original = load_recipe(file)
         # A schedule names stages that not every recipe has; setting a key would add the stage.
         absent = [stage for stage in ("stage1", "stage2") if getattr(original, stage) is None]
@@ -225,6 +239,10 @@ class Experiment(Toml):
         table = load_recipe(file, [*changes, *definition.set, f"seed={seed}"]).model_dump()
         table |= dict.fromkeys(definition.without) | {"name": variant}
         table["data"]["fraction"] = fraction
+        if definition.equal_steps and table["stage2"]:
+            stage2 = table["stage2"]
+            stage2["epochs"] = round(stage2["epochs"] / fraction)
+            stage2["warmup_epochs"] /= fraction
         if definition.description:
             table["description"] = definition.description
         if definition.start == "random" and table["stage1"] is None:
@@ -241,7 +259,7 @@ class Experiment(Toml):
         list of str
             The other differences: "precision bf16 instead of fp32".
         """
-        original = load_recipe(self._file(self.variants[variant].recipe))
+        original = load_recipe(self._recipe_file(variant, backbone))
         before, after = (
             pd.json_normalize(recipe.model_dump(mode="json")).iloc[0].to_dict()
             for recipe in (original, self.recipe(variant, backbone))
@@ -281,6 +299,13 @@ class Experiment(Toml):
 
     def _change(self, backbone: str) -> BackboneChange:
         return self.backbones.get(backbone, BackboneChange())
+
+    def _recipe_file(self, variant: str, backbone: str) -> str | Path:
+        """Recipe of a variant; a general name stands for the recipe that suits the backbone."""
+        recipe = self.variants[variant].recipe
+        if recipe in RECIPES_OF_BACKBONES:
+            return recipe_for(backbone, recipe)
+        return self._file(recipe)
 
     def _file(self, recipe: str) -> str | Path:
         return self.folder / recipe if recipe.endswith(".toml") else recipe

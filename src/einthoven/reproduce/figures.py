@@ -65,11 +65,17 @@ def figure_3(results: Results) -> Section:
 def figure_4(results: Results) -> Section:
     """Test values by share of the training records."""
     experiment, backbone = results.reproduction.experiment, results.reproduction.backbone
-    entries = [
-        _numbers(results, group)
-        | {"published": published.quoted(group.variant, group.task, group.fraction)}
-        for group in target_groups("figure-4", experiment, backbone)
-    ]
+    entries = []
+    for group in target_groups("figure-4", experiment, backbone):
+        recipe = results.reproduction.recipe(group.run(0))
+        quote = None
+        name = f"{group.backbone}, {group.variant}"
+        if group.backbone == backbone:
+            name = group.variant
+            quote = published.quoted(group.variant, group.task, group.fraction)
+        epochs = recipe.stage2 and recipe.stage2.epochs
+        numbers = {"name": name, "epochs": epochs, "published": quote}
+        entries.append(_numbers(results, group) | numbers)
     has_results = any(entry["auroc"] for entry in entries)
     drawings = {"figure-4": draw_fractions(entries)} if has_results else {}
     return section(results, "figure-4", {"groups": entries}, drawings)
@@ -157,13 +163,13 @@ def mean_curve(seeds: Sequence[History], key: str) -> list[float]:
 def draw_fractions(entries: Sequence[Json]) -> str:
     """Draw test metrics by share of the training records; crosses are published."""
     finished = [entry for entry in entries if entry["auroc"]]
-    variants = list(dict.fromkeys(entry["variant"] for entry in finished))
+    variants = list(dict.fromkeys(entry["name"] for entry in finished))
 
     def draw(axes: Axes, metric: Metric) -> None:
         for index, (variant, colour) in enumerate(zip(variants, COLOURS, strict=False)):
             # Side by side, so that intervals at one share can be distinguished.
             offset = 0.8 * (index - len(variants) / 2 + 0.5)
-            points = [entry for entry in finished if entry["variant"] == variant]
+            points = [entry for entry in finished if entry["name"] == variant]
             x = [100 * entry["fraction"] + offset for entry in points]
             means, limits = _means_and_limits([entry[metric] for entry in points])
             axes.plot(x, means, color=colour, lw=1.4, marker="o", ms=3.5)
@@ -171,7 +177,7 @@ def draw_fractions(entries: Sequence[Json]) -> str:
             quotes = {
                 100 * entry["fraction"]: entry["published"][metric]
                 for entry in entries
-                if entry["variant"] == variant and entry["published"]
+                if entry["name"] == variant and entry["published"]
             }
             axes.plot([*quotes], [*quotes.values()], ls="", marker="x", ms=5, color=colour)
         axes.set_xlabel("training records, %")

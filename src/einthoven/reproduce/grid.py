@@ -103,12 +103,20 @@ def target_groups(target: str, experiment: Experiment, backbone: str) -> Iterato
     elif target in ("figure-2", "figure-3"):
         yield from (Group(backbone, variant, main) for variant in PAIR)
     elif target == "figure-4":
-        shares = sorted({*experiment.fractions, WHOLE})
-        yield from (Group(backbone, variant, main, s) for s in shares for variant in PAIR)
+        equal = [name for name, v in experiment.variants.items() if v.equal_steps]
+        rows = {row.name: (row.backbone or backbone, row.variant) for row in experiment.rows}
+        others = [rows[name] for name in experiment.fraction_rows]
+        for share in sorted({*experiment.fractions, WHOLE}):
+            yield from (Group(backbone, variant, main, share) for variant in PAIR)
+            if share < WHOLE:  # all records are trained on for as many steps in either case
+                yield from (Group(backbone, variant, main, share) for variant in equal)
+            yield from (Group(*pair, main, share) for pair in others)
     elif target == "figure-5":
         yield from (Group(backbone, v, main) for v in ABLATION if v in experiment.variants)
     elif not experiment.table_1_only:
-        yield from (Group(backbone, variant, main) for variant in experiment.variants)
+        for name, variant in experiment.variants.items():
+            if not variant.equal_steps:
+                yield Group(backbone, name, main)
 
 
 def _priority(experiment: Experiment, backbone: str, group: Group, turn: int) -> tuple[Any, ...]:

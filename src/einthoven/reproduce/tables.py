@@ -101,6 +101,8 @@ def _weights_text(reproduction: Reproduction) -> str:
         return f"`{reproduction.weights.name}`, SHA-256 {weights_sha256(reproduction.weights)[:12]}"
     if reproduction.experiment.table_1_only:
         return "random"
+    if reproduction.experiment.pretraining is None:
+        return "public weights (`--weights`)"
     recipe, _ = reproduction.experiment.pretraining_of(reproduction.backbone)
     return (
         f"pretrained on folds 1 to 8 without labels (`{recipe.objective}`, {recipe.epochs} epochs, "
