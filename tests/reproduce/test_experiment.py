@@ -230,7 +230,7 @@ def test_wrong_lines_are_refused(tmp_path: Path, line: str, message: str) -> Non
     [
         (SMALL, "[variants.fine-tuning]", "[variants.plain]", "variant fine-tuning"),
         (SMALL, '"small"', '"a b"', "toml: name"),
-        (ROWS_ALONE, "table_1_only = true\n", "", "variant post-training"),
+        (ROWS_ALONE, "table_1_only = true\n", "", "variant fine-tuning"),
         (SMALL, "[pre", 'fraction_rows = ["peer"]\n[pre', "fraction_rows.*row peer"),
         (ROWS_ALONE, ROWS_ALONE[ROWS_ALONE.index("[[rows]]") :], "", "table_1_only.*backbones"),
         (ROWS_ALONE, 'backbone = "s4_tiny"\n', "", "table_1_only.*backbones"),
