@@ -16,6 +16,7 @@ from einthoven.cohorts import Cohort, open_cohort
 from einthoven.doctor import examine, inspect
 from einthoven.errors import BackboneError, CohortError, FileError
 from einthoven.records import STANDARD_LEADS, Record, read_record
+from einthoven.records.formats import Stretches
 from einthoven.records.wfdb import write_wfdb
 from einthoven.signals.pack import pack
 from einthoven.signals.prepare import prepare_record
@@ -92,6 +93,11 @@ def test_damage_of_a_record_is_named(
     assert any(finding in line for line in lines)
 
 
+def recording_of(record: Record) -> Callable[..., Stretches]:
+    """Function that reads a record in memory, in place of `read_stretches`."""
+    return lambda *_, **__: Stretches(record.duration, (0.0,), (record,))
+
+
 def test_an_offset_is_a_note(tmp_path: Path, record: Record) -> None:
     lines = examine(write(tmp_path / "offset", offset(record.signal.copy())))
     assert not warnings(lines)
@@ -103,7 +109,7 @@ def test_units_that_look_wrong_are_named(
     record: Record, factor: float, unit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wrong = replace(record, signal=(record.signal * factor).astype(np.float32))
-    monkeypatch.setattr("einthoven.doctor.read_record", lambda path: wrong)
+    monkeypatch.setattr("einthoven.doctor.read_stretches", recording_of(wrong))
     assert any(f" {unit} " in line for line in warnings(examine(Path("x.hea"))))
 
 
@@ -113,7 +119,8 @@ def test_samples_that_are_not_numbers_are_counted(
 ) -> None:
     signal = record.signal.copy()
     signal[:, :lost] = np.nan
-    monkeypatch.setattr("einthoven.doctor.read_record", lambda path: replace(record, signal=signal))
+    gappy = recording_of(replace(record, signal=signal))
+    monkeypatch.setattr("einthoven.doctor.read_stretches", gappy)
     (line,) = [line for line in warnings(examine(Path("x.hea"))) if f"{lost} missing" in line]
     assert all(lead in line for lead in STANDARD_LEADS)
 

@@ -19,9 +19,9 @@ from einthoven.cohorts import is_cohort
 from einthoven.errors import BackboneError, EinthovenError, RecordError
 from einthoven.files import STORE_FILE
 from einthoven.predictions import listed
-from einthoven.records import STANDARD_LEADS, Record, quality, read_record
+from einthoven.records import STANDARD_LEADS, Record, quality
 from einthoven.records.calibration import without_calibration
-from einthoven.records.formats import format_of, is_record, records_of
+from einthoven.records.formats import Stretches, format_of, is_record, read_stretches, records_of
 from einthoven.records.limb_leads import contradiction
 from einthoven.report.format import counted
 from einthoven.signals.preparation import Preparation
@@ -45,6 +45,7 @@ _PREFIXES = {"unusable": "warning: unusable", "doubt": "warning", "note": "note"
 _WINDOW_SHARE = 0.01  # of a record that evaluation crops may leave out without a warning
 _EXAMPLES = 5
 _READ = 50  # records of a cohort
+_STRETCHES = 10  # of a long recording
 
 
 def installation() -> list[str]:
@@ -85,8 +86,9 @@ def examine(
         if members:
             return [f"{path}: {counted(len(members), 'record')}", *_examine_signals(members, None)]
         return list(_examine_store(path) if is_store else _examine_cohort(path, task))
-    record = read_record(path)
-    lines = list(_examine_record(record))
+    recording = read_stretches(path, _STRETCHES)
+    lines = list(_examine_recording(recording))
+    record = recording.records[len(recording.records) // 2]
     if backbone is not None:
         # A picture is passed on to other people, so it does not contain the file's name.
         findings = [line.removeprefix(f"{record.source}: ") for line in lines]
@@ -98,21 +100,38 @@ def examine(
     return lines
 
 
-def _examine_record(record: Record) -> Iterator[str]:
+def _examine_recording(recording: Stretches) -> Iterator[str]:
+    record, records = recording.records[0], recording.records
     leads = counted(len(record.leads), "lead")
-    yield f"{record.source}: {leads}, {record.duration:g} s at {record.rate:g} Hz"
+    yield f"{record.source}: {leads}, {recording.duration:.10g} s at {record.rate:g} Hz"
     yield f"  leads {' '.join(record.leads)}; SHA-256 {record.source_hash[:16]}..."
     missing = [lead for lead in STANDARD_LEADS if lead not in record.leads]
     if missing:
         yield f"  warning: leads {' '.join(missing)} are missing"
-    ecg = without_calibration(record)
-    amplitude = quality.amplitude_of(ecg)
-    if amplitude is not None:
-        yield f"  amplitude {amplitude.low:z.2f} to {amplitude.high:z.2f} mV"
-    if (limb := contradiction(ecg)) is not None:
-        yield f"  limb leads: up to {limb.millivolts:.3f} mV from Einthoven's law"
-    for finding in quality.findings(record):
-        yield f"  {_PREFIXES[finding.level]}: {finding.text}"
+    if len(records) > 1:
+        starts = ", ".join(f"{start:.10g}" for start in recording.starts)
+        yield f"  examined: {len(records)} stretches of {record.duration:g} s, from {starts} s"
+    ecgs = [without_calibration(record) for record in records]
+    amplitudes = [x for ecg in ecgs if (x := quality.amplitude_of(ecg)) is not None]
+    if amplitudes:
+        low, high = min(x.low for x in amplitudes), max(x.high for x in amplitudes)
+        yield f"  amplitude {low:z.2f} to {high:z.2f} mV"
+    limbs = [limb.millivolts for ecg in ecgs if (limb := contradiction(ecg)) is not None]
+    if limbs:
+        yield f"  limb leads: up to {max(limbs):.3f} mV from Einthoven's law"
+    if len(records) == 1:
+        for finding in quality.findings(record):
+            yield f"  {_PREFIXES[finding.level]}: {finding.text}"
+        return
+    found: dict[tuple[int, str], dict[float, str]] = {}
+    for start, each in zip(recording.starts, records, strict=True):
+        for finding in quality.findings(each):
+            key = quality.LEVELS.index(finding.level), finding.name
+            found.setdefault(key, {}).setdefault(start, finding.text)
+    for (level, _), texts in sorted(found.items()):
+        start, text = next(iter(texts.items()))
+        where = f"in {len(texts)} of {len(records)} stretches, the first from {start:.10g} s"
+        yield f"  {_PREFIXES[quality.LEVELS[level]]}: {where}: {text}"
 
 
 def _examine_cohort(path: Path, task: Task | str | None) -> Iterator[str]:
@@ -167,14 +186,16 @@ def _examine_signals(paths: Sequence[Path], root: Path | None) -> Iterator[str]:
     refused: dict[str, list[RecordError]] = {}
     for path in (paths[place] for place in places):
         try:
-            record = read_record(path, root=root)
+            recording = read_stretches(path, 1, root=root)
         except RecordError as error:
             refused.setdefault(error.problem.removeprefix(error.file), []).append(error)
             continue
+        record = recording.records[0]
         leads = " ".join(record.leads)
         if {*record.leads} == {*STANDARD_LEADS}:
             leads = "the standard 12"
-        values = (format_of(path).name, f"{record.rate:g} Hz", leads, f"{record.duration:.4g} s")
+        duration = f"{recording.duration:.6g} s"
+        values = (format_of(path).name, f"{record.rate:g} Hz", leads, duration)
         for counter, value in zip(properties.values(), values, strict=True):
             counter[value] += 1
         name = str(path.relative_to(root) if root and path.is_relative_to(root) else path)

@@ -11,12 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from ishne_files import ishne_bytes
 
 from einthoven.cohorts import Cohort, open_cohort
+from einthoven.cohorts.synthetic import sample_record
 from einthoven.inference import predict_record
 from einthoven.models import load_model, update_config
 from einthoven.predictions import Predictions
-from einthoven.records import STANDARD_LEADS, read_record
+from einthoven.records import STANDARD_LEADS, EcgFile, formats, read_record
 from einthoven.records.wfdb import write_wfdb
 from einthoven.signals.store import Store
 
@@ -126,6 +128,21 @@ def test_a_bad_file_does_not_stop_the_good_ones(
     assert result.remedies == 2
     for name in ("empty.hea", "absent.hea"):
         assert name in result.err
+
+
+def test_a_long_recording(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both commands name the part that they looked at, and read nothing else."""
+    monkeypatch.setattr(formats, "EXCERPT", 20.0)
+    counts = np.tile((sample_record().signal * 400).astype(np.int16), (1, 9))
+    path = tmp_path / "day.ecg"
+    path.write_bytes(ishne_bytes(counts, rate=500, codes=range(5, 17)))
+    monkeypatch.setattr(EcgFile, "content", property(lambda file: pytest.fail("read as a whole")))
+    (warning,) = json.loads(cli("predict", path, "--json").out)["warnings"]
+    assert "35 to 55 s of 90 s" in warning
+    lines = cli("doctor", path).out.splitlines()
+    assert "90 s" in lines[0]
+    (examined,) = (line for line in lines if "examined" in line)
+    assert examined.endswith("0, 9, 19, 29, 39, 48, 58, 68, 78, 88 s")
 
 
 def test_a_table_is_predicted_into_a_file(

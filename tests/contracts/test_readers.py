@@ -28,8 +28,8 @@ from scp_files import sound_scp
 from xml_files import sound_aecg, sound_cardiosoft, sound_muse, sound_philips
 
 from einthoven.errors import RecordError
-from einthoven.records import FORMATS, EcgFile, read_record
-from einthoven.records.formats import format_of
+from einthoven.records import FORMATS, EcgFile, formats, read_record
+from einthoven.records.formats import format_of, read_excerpt, read_stretches
 from einthoven.records.wfdb import write_wfdb
 
 
@@ -126,6 +126,27 @@ def test_reading_twice_gives_the_same(suffix: str, tmp_path: Path) -> None:
     once, twice = format_of(path).read(EcgFile.of(path)), read_record(str(path))
     np.testing.assert_array_equal(once.signal, twice.signal)
     assert once.source_hash == twice.source_hash
+
+
+@every_reader
+def test_stretches_of_a_long_recording(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = SOUND[suffix](tmp_path)
+    whole = read_record(path)
+    assert read_stretches(path, 10).duration == whole.duration
+    np.testing.assert_array_equal(read_excerpt(path).signal, whole.signal)
+    monkeypatch.setattr(formats, "EXCERPT", 40 / whole.rate)
+    stretches = read_stretches(path, 2)
+    assert (stretches.duration, stretches.starts[0]) == (whole.duration, 0)
+    for start, record in zip(stretches.starts, stretches.records, strict=True):
+        first = round(start * whole.rate)
+        np.testing.assert_array_equal(record.signal, whole.signal[:, first : first + 20])
+        assert record.metadata["excerpt"].startswith(f"{start:g} to ")
+
+
+def test_a_format_with_parts_states_its_duration() -> None:
+    assert all((x.read_part is None) == (x.duration is None) for x in FORMATS)
 
 
 @every_reader

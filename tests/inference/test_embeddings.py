@@ -124,7 +124,7 @@ def test_the_vector_of_a_lead_depends_on_that_lead_alone(
     changed = record.signal.copy()
     changed[1:] = changed[1:][:, ::-1] * 3
     other = replace(record, signal=changed)
-    monkeypatch.setattr("einthoven.inference.embeddings.read_record", lambda path: path)
+    monkeypatch.setattr("einthoven.inference.embeddings.read_excerpt", lambda path: path)
     monkeypatch.setattr("einthoven.inference.embeddings.records_of", lambda path: [path])
     for name, source in (("one", record), ("two", other)):
         embed_files(model, [source], tmp_path / f"{name}.npy", level="lead")  # type: ignore[list-item]
@@ -139,7 +139,7 @@ def test_records_of_other_lengths(model: Model, synthetic: Cohort, tmp_path: Pat
     record = read_record(synthetic.paths("test")[0])
     short = replace(record, signal=np.ascontiguousarray(record.signal[:, :252]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("einthoven.inference.embeddings.read_record", lambda path: path)
+        patch.setattr("einthoven.inference.embeddings.read_excerpt", lambda path: path)
         patch.setattr("einthoven.inference.embeddings.records_of", lambda path: [path])
         both: Any = [record, short]
         done = embed_files(overlapping, both, tmp_path / "x.parquet", level="token")

@@ -127,7 +127,7 @@ def test_an_interrupted_file_resumes(
             raise KeyboardInterrupt
         return read_record(path)
 
-    monkeypatch.setattr(tables, "read_record", read)
+    monkeypatch.setattr(tables, "read_excerpt", read)
     out, stop = tmp_path / "p.csv", True
     with pytest.raises(KeyboardInterrupt):
         write_predictions(paths, out, model, batch_size=2)
@@ -161,7 +161,7 @@ def test_a_changed_file_is_predicted_again(
     def stopped(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tables, "read_record", read)
+    monkeypatch.setattr(tables, "read_excerpt", read)
     with monkeypatch.context() as patch:
         patch.setattr(tables, "_join", stopped)
         with pytest.raises(KeyboardInterrupt):
@@ -213,7 +213,7 @@ def test_a_file_holds_answers_by_one_measurement_of_accuracy(
             raise KeyboardInterrupt
         return read_record(path)
 
-    monkeypatch.setattr(tables, "read_record", read)
+    monkeypatch.setattr(tables, "read_excerpt", read)
     options: dict[str, Any] = {"batch_size": 2, "lead_subset": ["I", "II", "V1", "V5"]}
     out = tmp_path / "p.csv"
     with pytest.raises(KeyboardInterrupt):

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from xml_files import STANDARD, aecg, counts_of
+from xml_files import STANDARD, aecg, counts_of, sound_aecg
 
 from einthoven.errors import RecordError
 from einthoven.records import STANDARD_LEADS, Record, read_record
-from einthoven.records.formats import find_records
+from einthoven.records.formats import find_records, records_of
 
 SHARED = Path(__file__).parents[3] / "shared" / "data" / "formats"
 COUNTS = counts_of(STANDARD)
@@ -113,6 +113,14 @@ def test_averaged_beats_are_never_the_tracing() -> None:
     rhythm = aecg(COUNTS, series=REPRESENTATIVE)
     np.testing.assert_array_equal(read(rhythm).signal, read(aecg(COUNTS)).signal)
     assert refusal(rhythm.replace('"RHYTHM"', '"REPRESENTATIVE_BEAT"')).field == "series"
+
+
+def test_a_file_of_one_series_is_parsed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sound_aecg(tmp_path)
+    monkeypatch.setattr("einthoven.records.aecg.parse", lambda *_: pytest.fail("parsed"))
+    assert records_of(path) == [path]
 
 
 def test_one_of_several_rhythms_is_named(tmp_path: Path) -> None:

@@ -130,15 +130,14 @@ def _print_predictions(
     """Print a table for each ECG file, or for a simulated ECG without any; JSON without `top`."""
     from einthoven.cohorts.synthetic import sample_record
     from einthoven.inference import Predictor, device_of
-    from einthoven.records import read_record
-    from einthoven.records.formats import records_of, suffixes
+    from einthoven.records.formats import read_excerpt, records_of, suffixes
 
     predictor = Predictor(model, leads=leads, device=device_of(device))
     if not sources:
         note("No ECG file is named: this is the prediction of a SIMULATED ECG, not of a patient.")
     failed = False
     for file in [record for source in sources for record in records_of(source)] or [SAMPLE]:
-        read = partial(read_record, file) if sources else sample_record
+        read = partial(read_excerpt, file) if sources else sample_record
         (prediction,) = predictor([read])
         if isinstance(prediction, Exception):
             failed = True

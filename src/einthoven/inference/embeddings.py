@@ -44,8 +44,7 @@ from einthoven.inference.records import on_device
 from einthoven.inference.tables import REFUSED, REMEDY, refused_file, write_refused
 from einthoven.models.model import Model
 from einthoven.progress import Progress
-from einthoven.records import read_record
-from einthoven.records.formats import records_of
+from einthoven.records.formats import read_excerpt, records_of
 from einthoven.records.limb_leads import derive_limb_leads, repair_leads
 from einthoven.records.quality import refuse_flat
 from einthoven.signals.batches import TOO_SHORT, SignalSource, long_enough
@@ -154,7 +153,7 @@ def embed_files(
     def rows() -> Iterator[Embedding]:
         for completed, file in enumerate(files, 1):
             try:
-                record = derive_limb_leads(repair_leads(read_record(file)))
+                record = derive_limb_leads(repair_leads(read_excerpt(file)))
                 refuse_flat(record)
                 prepared = [prepare_record(p, record) for p in network.preparations]
             except EinthovenError as error:

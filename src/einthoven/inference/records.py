@@ -31,7 +31,7 @@ from einthoven.records.quality import (
     warnings,
 )
 from einthoven.signals.preparation import Preparation
-from einthoven.signals.prepare import prepare_record, seconds_left_out
+from einthoven.signals.prepare import evaluation_seconds, prepare_record, seconds_left_out
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -324,10 +324,20 @@ def _prediction(
         left_out_leads=gap.leads,
         seconds_left_out=round(max(0.0, seconds_left_out(preparation, record)), 3),
         findings=results,
-        warnings=(*warnings(results), *gap.warnings),
+        warnings=(*warnings(results), *_excerpt(record, preparation), *gap.warnings),
         uncalibrated=uncalibrated,
         thresholds=thresholds,
     )
+
+
+def _excerpt(record: Record, preparation: Preparation) -> tuple[str, ...]:
+    """Warning that a long recording was predicted from a part of it."""
+    if "excerpt" not in record.metadata:
+        return ()
+    seconds = preparation.window / preparation.rate
+    crops = f"{len(evaluation_seconds(preparation, record))} crops of {seconds:g} s"
+    part = record.metadata["excerpt"]
+    return (f"long recording: predicted from {crops} within {part}; nothing else was examined",)
 
 
 # Subsets of leads by model, as long as the model exists: each costs a trial forward pass.

@@ -42,9 +42,9 @@ from einthoven.models import SHIPPED, Model, is_model, load_model
 from einthoven.predictions import Calibration
 from einthoven.predictions.table import CLASS, PROBABILITY, VALUE
 from einthoven.progress import Progress
-from einthoven.records import Record, read_record
+from einthoven.records import Record
 from einthoven.records.file import is_file_like
-from einthoven.records.formats import files_of, records_of
+from einthoven.records.formats import files_of, read_excerpt, records_of
 from einthoven.records.sidecar import described, described_array, description
 
 CALL, REFUSED, REMEDY = "call:", "refused", "remedy"
@@ -231,7 +231,7 @@ def _items(source: Any, array: dict[str, Any], root: str | Path | None) -> list[
                 _file_name(cohort.root, name, path) if is_folder else str(name),
                 "" if patient == path else str(patient),  # a table or folder without patients
                 str(cohort.root / path),
-                partial(read_record, cohort.root / path, root=cohort.root),
+                partial(read_excerpt, cohort.root / path, root=cohort.root),
             )
             for name, patient, path in rows
         ]
@@ -257,11 +257,11 @@ def _items_of(record: Any, place: str, array: dict[str, Any]) -> list[Item]:
     if isinstance(record, str | os.PathLike):
         refuse_models([Path(record)])
         return [
-            Item(str(path), "", str(path), partial(read_record, path))
+            Item(str(path), "", str(path), partial(read_excerpt, path))
             for path in records_of(record)
         ]
     if is_file_like(record):
-        return [Item(place, "", "", partial(read_record, record))]
+        return [Item(place, "", "", partial(read_excerpt, record))]
     if array["rate"] is None or array["leads"] is None:
         raise EvaluationError(
             "an array has neither a sampling rate nor lead names",

@@ -119,8 +119,13 @@ def read(file: EcgFile) -> Record:
     )
 
 
+_SERIES = re.compile(rb"<(?:[^\s<>]{1,99}:)?series[\s>/]")  # in any encoding that contains ASCII
+
+
 def members(file: EcgFile) -> list[str]:
     """Numbers of the rhythms in the order of the file, from 1; one record otherwise."""
+    if len(_SERIES.findall(file.content)) == 1:
+        return [""]  # without parsing the file twice
     numbers = [str(number) for number, _ in enumerate(_rhythms(file, parse(file, NAME)), start=1)]
     return numbers if len(numbers) > 1 else [""]
 

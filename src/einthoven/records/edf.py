@@ -63,6 +63,15 @@ def read_part(file: EcgFile, start: float, stop: float) -> Record:
     return _record(file, header, signal[:, first - before : last - before])
 
 
+def duration(file: EcgFile) -> float:
+    """Seconds of a file with its gaps, by its header and annotations. RecordError as for `read`."""
+    header = read_header(file)
+    samples = header.records * header.samples
+    if header.discontinuous:
+        samples = int(_starts(file, header)[-1]) + header.samples
+    return samples / header.rate
+
+
 def _record(file: EcgFile, header: Header, signal: NDArray[np.float32]) -> Record:
     patient = _patient(header)
     return Record.create(
@@ -114,23 +123,29 @@ def _integers(content: NDArray[np.uint8], width: int) -> NDArray[np.signedintege
 
 def _with_gaps(file: EcgFile, header: Header, signal: NDArray[np.float32]) -> NDArray[np.float32]:
     """Signal of a discontinuous recording with NaN in its gaps."""
-    each = header.samples
+    each, starts = header.samples, _starts(file, header)
+    whole = np.full((len(signal), int(starts[-1]) + each), np.nan, np.float32)
+    whole[:, (starts[:, None] + np.arange(each)).ravel()] = signal
+    return whole
+
+
+def _starts(file: EcgFile, header: Header) -> NDArray[np.int64]:
+    """Places of the data records of a discontinuous recording, in samples from the first."""
+    each, samples = header.samples, header.records * header.samples
     onsets = np.array(_onsets(file, header))
-    starts = np.rint((onsets - onsets[0]) * header.rate).astype(np.int64)
+    starts: NDArray[np.int64] = np.rint((onsets - onsets[0]) * header.rate).astype(np.int64)
     field = "onsets of the data records"
     if (np.diff(starts) < each).any():
         raise file.refusal(field, None, "overlap or go back in time", remedy=AGAIN)
     total = int(starts[-1]) + each
-    if total > 2 * signal.shape[1]:
+    if total > 2 * samples:
         raise file.refusal(
             field,
             f"{total / header.rate:g} s",
-            f"gaps longer than the {signal.shape[1] / header.rate:g} s of signal",
+            f"gaps longer than the {samples / header.rate:g} s of signal",
             remedy="export the parts between the gaps one by one",
         )
-    whole = np.full((len(signal), total), np.nan, np.float32)
-    whole[:, (starts[:, None] + np.arange(each)).ravel()] = signal
-    return whole
+    return starts
 
 
 def _onsets(file: EcgFile, header: Header) -> list[float]:

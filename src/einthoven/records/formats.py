@@ -11,9 +11,10 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from einthoven.errors import RecordError
 from einthoven.extensions import import_extensions
@@ -46,6 +47,8 @@ class Format:
     read_part : callable, optional
         Read the samples from one time to another (seconds, the end excluded), as `read_record`
         defines them, without reading the rest. For formats of long recordings.
+    duration : callable, optional
+        Seconds that an EcgFile lasts, without reading its samples; needed with `read_part`.
     """
 
     name: str
@@ -54,7 +57,11 @@ class Format:
     recognises: Callable[[bytes], bool] | None = None
     members: Callable[[EcgFile], list[str]] = _one_record
     read_part: Callable[[EcgFile, float, float], Record] | None = None
+    duration: Callable[[EcgFile], float] | None = None
 
+
+EXCERPT = 600.0
+"""Seconds of a long recording that are examined or predicted."""
 
 FORMATS: list[Format] = []
 """Registered formats; the last one registered for a suffix is used."""
@@ -140,17 +147,79 @@ def read_record(
         sidecar = import_module("einthoven.records.sidecar")
         with sidecar.described(sidecar.described_array(rate, unit, leads)):
             return read_record(source, start=start, stop=stop, root=root)
-    file = EcgFile.of(source, root)
-    if file.data is None and not any(map(os.path.lexists, (file.name, *_headers(file.name)))):
-        raise file.refusal("", None, "no such ECG file", remedy="check the path")
-    entry = format_of(source)
+    file, entry = _existing(source, root)
     if start <= 0 and stop == math.inf:
         return entry.read(file)
     if entry.read_part is not None:
         return entry.read_part(file, start, stop)
-    record = entry.read(file)
+    return _part(file, entry.read(file), start, stop)
+
+
+def _existing(source: PathLike | bytes, root: PathLike | None) -> tuple[EcgFile, Format]:
+    file = EcgFile.of(source, root)
+    if file.data is None and not any(map(os.path.lexists, (file.name, *_headers(file.name)))):
+        raise file.refusal("", None, "no such ECG file", remedy="check the path")
+    return file, format_of(source)
+
+
+def _part(file: EcgFile, record: Record, start: float, stop: float) -> Record:
+    if start <= 0 and stop == math.inf:
+        return record
     first, last = part_of(file, record.rate, record.signal.shape[1], start, stop)
-    return replace(record, signal=frozen(record.signal[:, first:last]))
+    return replace(record, signal=frozen(record.signal[:, first:last].copy()))
+
+
+class Stretches(NamedTuple):
+    """A recording of `duration` seconds, or stretches of it that begin at `starts` (s)."""
+
+    duration: float
+    starts: tuple[float, ...]
+    records: tuple[Record, ...]
+
+
+def read_stretches(
+    source: PathLike | bytes, count: int, *, root: PathLike | None = None
+) -> Stretches:
+    """Read a recording, or of one that is longer than 10 minutes so much in equal stretches.
+
+    This bounds memory and time: a Holter recording of a day may have 4 GB of samples.
+
+    Parameters
+    ----------
+    source, root
+        As for `read_record`.
+    count : int
+        Number of stretches, spread from beginning to end; a single one lies in the middle. Their
+        `metadata["excerpt"]` states the part.
+
+    Raises
+    ------
+    RecordError
+        As `read_record`.
+    """
+    file, entry = _existing(source, root)
+    if entry.read_part is not None and entry.duration is not None:
+        duration, read_part = entry.duration(file), partial(entry.read_part, file)
+    else:
+        whole = entry.read(file)
+        duration, read_part = whole.duration, partial(_part, file, whole)
+    if duration <= EXCERPT:
+        return Stretches(duration, (0.0,), (read_part(0, math.inf),))
+    seconds = EXCERPT / count
+    places = [place / (count - 1) for place in range(count)] if count > 1 else [0.5]
+    starts = tuple(float(math.floor(place * (duration - seconds))) for place in places)
+    records = []
+    for start in starts:
+        stop = start + seconds
+        part = read_part(start, stop)
+        excerpt = f"{start:.10g} to {stop:.10g} s of {duration:.10g} s"
+        records.append(replace(part, metadata={**part.metadata, "excerpt": excerpt}))
+    return Stretches(duration, starts, tuple(records))
+
+
+def read_excerpt(source: PathLike | bytes, *, root: PathLike | None = None) -> Record:
+    """Read a recording, or the middle 10 minutes of a longer one (`read_stretches`)."""
+    return read_stretches(source, 1, root=root).records[0]
 
 
 def part_of(file: EcgFile, rate: float, samples: int, start: float, stop: float) -> tuple[int, int]:
@@ -298,8 +367,10 @@ def _register(name: str, suffixes: tuple[str, ...], module: str, **modules: str)
 WFDB = Format("WFDB", (".hea", ".dat", ".mat"), _reader("wfdb", "read_wfdb"))
 register_format(WFDB)
 _register("DICOM", (".dcm",), "dicom", recognises="dicom_head", members="dicom_head")
-_register("ISHNE Holter", (".ecg",), "ishne", recognises="ishne", read_part="ishne")
-_register("EDF", (".edf", ".bdf"), "edf", recognises="edf_header", read_part="edf")
+_register(
+    "ISHNE Holter", (".ecg",), "ishne", recognises="ishne", read_part="ishne", duration="ishne"
+)
+_register("EDF", (".edf", ".bdf"), "edf", recognises="edf_header", read_part="edf", duration="edf")
 _register("GE CardioSoft", (".xml",), "cardiosoft", recognises="cardiosoft")
 _register("GE MUSE", (".xml",), "muse", recognises="muse")
 _register("Philips Sierra", (".xml",), "philips", recognises="philips")

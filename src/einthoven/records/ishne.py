@@ -103,6 +103,12 @@ def read_part(file: EcgFile, start: float, stop: float) -> Record:
     )
 
 
+def duration(file: EcgFile) -> float:
+    """Seconds of a file, by its header. RecordError as for `read`."""
+    header = _header(file)
+    return int(header["number of samples"]) / int(header["sampling rate"])
+
+
 def _header(file: EcgFile) -> np.void:
     """Header, checked."""
     end = _START + _HEADER.itemsize

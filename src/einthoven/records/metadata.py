@@ -27,6 +27,7 @@ KEYS = {
     "left_out": "channels of the file that are not in the record, and the reason",
     "repaired_leads": "leads with invalid samples that were computed from others, and their number",
     "padding_s": "seconds of zeros before and after the recording that are left out: 1.45 1.45",
+    "excerpt": "the part of a long recording that was read: 42900 to 43500 s of 86400 s",
     "derived_leads": "leads that were computed from others (`limb_leads`)",
 }
 """Names with the same meaning in every format; all values are text. A format may add its own."""
