@@ -20,7 +20,7 @@ from einthoven.errors import FileError, StoreError
 from einthoven.records import STANDARD_LEADS, EcgFile, Format, Record, formats, read_record
 from einthoven.records.wfdb import write_wfdb
 from einthoven.signals import pack as packing
-from einthoven.signals.pack import CHECKED_SOURCES, REQUEST_FILE, check_sources, pack
+from einthoven.signals.pack import CHECKED_SOURCES, REQUEST_FILE, check_sources, excluded, pack
 from einthoven.signals.store import Store
 
 
@@ -163,6 +163,18 @@ def test_bad_records_go_to_quarantine_with_their_reason(
     with pytest.raises(StoreError, match=r"'4' .*'flat'"):
         store.rows(["7", "4"])
     assert store.without_quarantined(["4", "7"]).tolist() == [False, True]
+
+    assert excluded(store) == {}
+    strict = pack(cohort, tmp_path / "strict", exclude=["flat", "dropouts"], workers=1)
+    assert set(strict.quarantine["record"]) == {*reasons, "6"}
+    assert excluded(strict) == {"flat": 1, "dropouts": 0}
+    assert len(strict) == len(store) - 1
+    check_sources(strict, folder)
+    assert len(pack(cohort, tmp_path / "strict", workers=1)) == len(strict)  # as it was packed
+    with pytest.raises(StoreError):
+        pack(cohort, tmp_path / "store", exclude=["flat"], workers=1)
+    with pytest.raises(StoreError, match="'flatt'"):
+        pack(cohort, tmp_path / "other", exclude=["flatt"], workers=1)
 
 
 def test_limb_leads_that_follow_from_others_are_packed(

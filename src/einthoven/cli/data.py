@@ -216,6 +216,13 @@ def pack(
     ] = None,
     rate: Annotated[int | None, typer.Option(help="PTB-XL: 100 or 500 Hz recordings.")] = None,
     labels: Labels = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also leave out records with this finding, such as flat (a constant lead) or "
+            "lead-off; repeatable. docs/data.md lists them."
+        ),
+    ] = None,
     sidecar: Sidecar = None,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Processes. Default: one for each processor.")
@@ -223,9 +230,9 @@ def pack(
 ) -> None:
     """Read and verify every record once, into a store that training reads from.
 
-    A missing, damaged or flat record is listed in the store's quarantine.csv with the reason; the
-    others are packed. Records with doubts, such as limb leads that do not fit each other, are
-    counted; `einthoven doctor STORE` lists them.
+    A missing, damaged or flat record, or one with missing samples, is listed in the store's
+    quarantine.csv with the reason; the others are packed. Records with doubts, such as limb leads
+    that do not fit each other, are counted; `einthoven doctor STORE` lists them.
     """
     from einthoven.cli.paths import full_cohort, report_packing
     from einthoven.records import STANDARD_LEADS
@@ -235,7 +242,9 @@ def pack(
     names = STANDARD_LEADS if leads is None else lead_names(leads)
     cohort = full_cohort(source, rate=rate, labels=labels)
     with progress_bars() as progress:
-        packed = pack(cohort, store, leads=names, workers=workers, progress=progress)
+        packed = pack(
+            cohort, store, leads=names, exclude=exclude or (), workers=workers, progress=progress
+        )
     report_packing(packed)
     if (finding := store_amplitude(packed)) is not None:
         note(f"Warning: {finding.text}", style="yellow")

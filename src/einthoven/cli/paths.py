@@ -225,7 +225,7 @@ def _cached(cohort: Cohort, leads: Sequence[str] = STANDARD_LEADS) -> Path:
 def report_packing(store: Store) -> None:
     """Print how many records could not be packed, and why the first; and how many are doubtful."""
     from einthoven.predictions import listed
-    from einthoven.signals.pack import DERIVED, ROUNDED
+    from einthoven.signals.pack import DERIVED, ROUNDED, excluded
 
     if len(store.quarantine):
         first = store.quarantine.iloc[0]
@@ -234,6 +234,9 @@ def report_packing(store: Store) -> None:
             f"({store.root}/quarantine.csv), such as {first['record']}: {first['reason']}",
             style="yellow",
         )
+    if counts := excluded(store):
+        texts = [f"{name} in {count}" for name, count in counts.items()]
+        note(f"Left out by --exclude: {listed(texts)}")
     noted = store.noted().items()
     doubts = {kind: names for kind, names in noted if kind not in (ROUNDED, DERIVED)}
     if doubts:

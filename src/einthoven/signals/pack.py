@@ -54,6 +54,12 @@ from einthoven.workers import mapped
 REQUEST_FILE = "request.json"
 ROUNDED, DERIVED = "rounded", "derived"
 """Notes on a record that are no doubts: values between whole microvolts, computed limb leads."""
+EXCLUDABLE = (
+    *("flat", "no-signal", "lead-off", "dropouts", "identical-leads", "limb-leads", "clipping"),
+    *("amplitude", "artefact", "electrodes", "baseline-wander", "noise"),
+)
+"""Findings of `einthoven.records.quality` by which `pack` can leave records out."""
+_EXCLUDED = "left out: "
 SHARD_RECORDS = 1024
 CHECKED_SOURCES = 8
 _PACK_AGAIN = (
@@ -71,6 +77,7 @@ class _Job:
     leads: tuple[str, ...]
     records: tuple[tuple[str, str], ...]  # (id, path)
     sidecar: Sidecar | None  # of `described`, which does not reach another process
+    exclude: tuple[str, ...]
 
 
 def pack(
@@ -78,6 +85,7 @@ def pack(
     store: str | Path,
     *,
     leads: Sequence[str] = STANDARD_LEADS,
+    exclude: Sequence[str] = (),
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Store:
@@ -91,6 +99,10 @@ def pack(
         Folder to write. An unfinished pack of the same cohort goes on; a finished one is opened.
     leads : sequence of str
         Leads to keep, in this order; a record without one of them is quarantined.
+    exclude : sequence of str
+        Findings, of `EXCLUDABLE`, whose records are quarantined as well: `flat` leaves out those
+        with a constant lead. Without it doubts are noted. Records with missing samples, and those
+        that are constant in all leads, are quarantined in any case.
     workers : int, optional
         Processes; the number of processors by default. A cohort of more than 1,024 records is
         packed by fresh processes, which import the calling script: it needs
@@ -102,17 +114,24 @@ def pack(
     ------
     StoreError
         If the folder holds a store of another cohort or of other recordings (`check_sources`),
-        or it is damaged.
+        or it is damaged, or a finding is unknown.
     FileError
         If it cannot be written, as on a full disk. Finished shards are kept for the next call.
     """
     folder = Path(store)
-    request = {
+    if unknown := [name for name in exclude if name not in EXCLUDABLE]:
+        raise StoreError(
+            f"no finding {unknown[0]!r} by which records are left out",
+            remedy=f"choose among {', '.join(EXCLUDABLE)}",
+        )
+    request: dict[str, Any] = {
         "format": FORMAT_VERSION,
         "records_digest": records_digest(cohort),
         "leads": list(leads),
         "shard_records": SHARD_RECORDS,
     }
+    if exclude:
+        request["exclude"] = sorted(set(exclude))
     with locked(lock_for(folder)):  # another process may be packing the same cohort
         if _is_finished(folder, request):
             finished = Store.open(folder)
@@ -129,7 +148,7 @@ def _pack(
     sidecar = description()
     _begin(folder, request | {"sidecar": None if sidecar is None else asdict(sidecar)})
     delete_temporary(folder)
-    jobs = list(_jobs(cohort, folder, tuple(request["leads"])))
+    jobs = list(_jobs(cohort, folder, request))
     open_jobs = [job for job in jobs if not _part(folder, job.shard).is_file()]
     completed = len(cohort) - sum(len(job.records) for job in open_jobs)
     with mapped(_pack_shard, open_jobs, workers=workers) as counts:
@@ -166,6 +185,15 @@ def leads_to_pack(
         if not set(STANDARD_LEADS) <= set(record.leads):
             return tuple(needed)
     return STANDARD_LEADS
+
+
+def excluded(store: Store) -> dict[str, int]:
+    """Number of records that `exclude` left out of a store, by finding."""
+    reasons = store.quarantine["reason"]
+    return {
+        name: int(reasons.str.contains(f"{name!r}: {_EXCLUDED}", regex=False).sum())
+        for name in store.manifest.get("exclude", ())
+    }
 
 
 def records_digest(cohort: Cohort) -> str:
@@ -210,7 +238,8 @@ def check_sources(store: Store, root: Path) -> None:
     for row in _changed(store.quarantine, root):
         name, path = store.quarantine[["record", "path"]].iloc[row]
         try:
-            _read_microvolts(root / path, store.leads, root)
+            exclude = store.manifest.get("exclude", ())
+            _read_microvolts(root / path, store.leads, root, exclude)
         except (RecordError, OSError):
             continue
         raise StoreError(
@@ -274,11 +303,12 @@ def _begin(folder: Path, request: dict[str, Any]) -> None:
     write_text(file, json.dumps(request))
 
 
-def _jobs(cohort: Cohort, folder: Path, leads: tuple[str, ...]) -> Iterator[_Job]:
+def _jobs(cohort: Cohort, folder: Path, request: dict[str, Any]) -> Iterator[_Job]:
+    leads, exclude = tuple(request["leads"]), tuple(request.get("exclude", ()))
     records = list(zip(cohort.table.index.astype(str), cohort.table["path"], strict=True))
     for shard, start in enumerate(range(0, len(records), SHARD_RECORDS)):
         part = tuple(records[start : start + SHARD_RECORDS])
-        yield _Job(shard, folder, cohort.root, leads, part, description())
+        yield _Job(shard, folder, cohort.root, leads, part, description(), exclude)
 
 
 def _pack_shard(job: _Job) -> int:
@@ -305,7 +335,9 @@ def _pack_record(
     row: dict[str, Any] = {"record": name, "path": path, "shard": job.shard, "offset": -1}
     row["files"] = _stamp(job.root / path)  # before reading
     try:
-        signal, rate, source_hash, notes = _read_microvolts(job.root / path, job.leads, job.root)
+        signal, rate, source_hash, notes = _read_microvolts(
+            job.root / path, job.leads, job.root, job.exclude
+        )
     except RecordError as error:
         empty = {"rate": 0.0, "samples": 0, "source_hash": "", "notes": ""}
         return row | empty | {"reason": error.problem}, None
@@ -314,7 +346,7 @@ def _pack_record(
 
 
 def _read_microvolts(
-    path: Path, leads: Sequence[str], root: Path
+    path: Path, leads: Sequence[str], root: Path, exclude: Sequence[str] = ()
 ) -> tuple[NDArray[np.int16], float, str, str]:
     """Read some leads of an ECG file: microvolts, Hz, hash of the files, and notes.
 
@@ -325,8 +357,9 @@ def _read_microvolts(
     Raises
     ------
     RecordError
-        If the file cannot be trusted, lacks a lead, has missing samples or only flat leads, or its
-        values look like another unit or exceed the range of 16 bits.
+        If the file cannot be trusted, lacks a lead, has missing samples or only flat leads, its
+        values look like another unit or exceed the range of 16 bits, or it has a doubt of a kind to
+        `exclude`.
     """
     recorded = repair_leads(read_record(path, root=root))
     record = derive_limb_leads(recorded)
@@ -343,6 +376,9 @@ def _read_microvolts(
         if finding.name == "unit" or (finding.name == "flat" and finding.level == "unusable"):
             remedy = "correct the header, or leave out the record"
             raise RecordError(path, "signal", finding.name, finding.text, remedy=remedy)
+        if finding.name in exclude and finding.level != "note":
+            text, remedy = f"{_EXCLUDED}{finding.text}", f"pack without --exclude {finding.name}"
+            raise RecordError(path, "signal", finding.name, text, remedy=remedy)
     notes = [ROUNDED] if rounded else []
     for finding in results:
         if finding.level != "note":
@@ -395,7 +431,7 @@ def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], request: dict[str, A
         first = cohort.root / rows["path"].iloc[0]
         remedy = "check the files of the cohort"
         try:
-            _read_microvolts(first, request["leads"], cohort.root)
+            _read_microvolts(first, request["leads"], cohort.root, request.get("exclude", ()))
         except RecordError as error:
             remedy = error.remedy
         problem = f"none of the {len(rows)} records could be packed; the first"
