@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from einthoven.cohorts import Cohort
+from einthoven.evaluate import auroc
 from einthoven.evaluate.estimate import CONSTANT
 from einthoven.files import read_json, write_json
 from einthoven.models import load_model, update_config
@@ -120,6 +121,26 @@ def test_a_cohort_of_another_vocabulary_is_scored_by_the_statement_map(
     assert mapped.targets is not None
     split = (table["split"] == "test").to_numpy()
     assert np.array_equal(mapped.targets, table.loc[split, ["164889003", "RBBB"]].to_numpy())
+    options = ("--cohort", tmp_path / "own.csv", "--store", synthetic_store.root, "--split", "test")
+    options += ("--out", tmp_path / "card", "--no-robustness", "--device", "cpu", "--resamples", 20)
+    printed = cli("card", "--model", "einthoven-small", *options)
+    assert "RBBB" in printed.err  # several labels of the model, and so on no card
+    evaluation = read_json(tmp_path / "card" / "evaluation.json")
+    assert list(evaluation["score"]["per_label"]) == ["AFIB"]
+    area = auroc(mapped.targets, mapped.probabilities)[0]
+    assert evaluation["score"]["per_label"]["AFIB"]["auroc"] == pytest.approx(area)
+    assert list(evaluation["calibration"]["decisions"]) == ["AFIB"]
+
+
+def test_predictions_without_a_digest_are_stated(cli: Any, made: Any, tmp_path: Path) -> None:
+    file, copy = made.run / "predictions" / "test.parquet", tmp_path / "run"
+    pd.read_parquet(file).to_parquet(tmp_path / "again.parquet")
+    result = cli("evaluate", tmp_path / "again.parquet", *QUICK)
+    assert json.loads(result.out)["predictions"] == {"digest": "none"}
+    assert "again.parquet" in cli("evaluate", tmp_path / "again.parquet", *QUICK[:2]).err
+    (copy / "predictions").mkdir(parents=True)
+    pd.read_parquet(file).to_parquet(copy / "predictions" / "test.parquet")
+    assert "digest" in cli("evaluate", copy, *QUICK, status=1).err
 
 
 def test_a_cohort_without_a_shared_statement_is_refused(

@@ -304,7 +304,8 @@ def card(
         check_output(model, folder=True)
     with shown_warnings():
         loaded = load_model(model_folder(model))
-    labelled, packed = _cohort_of(loaded, cohort, task, store)
+    labelled, packed = _cohort_of(loaded, cohort, task, store, some=True)
+    labelled = _with_labels_of(loaded, labelled)
     with progress_bars() as progress, shown_warnings():
         page = evaluate_model(
             model,
@@ -381,10 +382,7 @@ def _predict(
     if model.task.kind == Task.kind and not set(labelled.labels) <= set(model.labels):
         shared = _shared_statements(model, labelled)
     elif len(labelled.labels) < len(model.labels):
-        note(
-            f"Only {len(labelled.labels)} of the model's {counted(len(model.labels), 'label')} are "
-            f"scored: those of {cohort}"
-        )
+        _note_labels(model, labelled)
     split = split or _scored_split(folder, labelled, packed)
     with shown_warnings():
         check_evaluation_records(folder, (labelled, packed), split)
@@ -393,6 +391,41 @@ def _predict(
         if shared is not None:
             return predict_statements(model, labelled, packed, split, shared, **options)
         return predict_cohort(model, labelled, packed, split, some_labels=True, **options)
+
+
+def _note_labels(model: Model, cohort: Cohort) -> None:
+    note(
+        f"Only {len(cohort.labels)} of the model's {counted(len(model.labels), 'label')} are "
+        f"scored: those of {cohort.name}"
+    )
+
+
+def _with_labels_of(model: Model, cohort: Cohort) -> Cohort:
+    """The cohort with labels of a model, by the statement map if they have other names.
+
+    Raises EvaluationError if there is none.
+    """
+    from einthoven.cohorts.statements import with_labels_of
+    from einthoven.tasks import Task
+
+    if model.task.kind != Task.kind or set(cohort.labels) == set(model.labels):
+        return cohort
+    if set(cohort.labels) < set(model.labels):
+        _note_labels(model, cohort)
+        return cohort
+    shared = _shared_statements(model, cohort)
+    several = [name for name, (of_model, _) in shared.items() if len(of_model) > 1]
+    if len(several) == len(shared):
+        raise EvaluationError(
+            f"each statement of {cohort.name} is several labels of the model: {', '.join(several)}",
+            remedy="score them with einthoven evaluate",
+        )
+    if several:
+        note(
+            f"Not on the card, as several labels of the model: {', '.join(several)} (einthoven "
+            "evaluate scores them)"
+        )
+    return with_labels_of(cohort, model.labels, shared)
 
 
 def _shared_statements(model: Model, cohort: Cohort) -> dict[str, list[tuple[int, ...]]]:

@@ -18,7 +18,7 @@ statement; or that the descriptions agree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
@@ -166,6 +166,29 @@ def with_statements(cohort: Cohort) -> Cohort:
             descriptions={s.name: s.description for s in statements() if s.name in places},
         )
     )
+
+
+def with_labels_of(
+    cohort: Cohort, labels: Sequence[str], shared: Mapping[str, Sequence[Sequence[int]]]
+) -> Cohort:
+    """The cohort with the labels of a model that it expresses, in their order.
+
+    Parameters
+    ----------
+    cohort : Cohort
+    labels : sequence of str
+        Labels of the model.
+    shared : mapping
+        `shared_statements` of `labels` and those of the cohort. A statement of several labels of
+        the model is none of them, and left out.
+    """
+    places = {
+        of_model[0]: of_cohort for of_model, of_cohort in shared.values() if len(of_model) == 1
+    }
+    places = {place: places[place] for place in sorted(places)}
+    names = tuple(labels[place] for place in places)
+    matrix = any_of(cohort.matrix, list(places.values()))
+    return replace(cohort, task=STATEMENTS, labels=names, matrix=matrix, target=Task())
 
 
 def any_of(matrix: Matrix, places: Sequence[Sequence[int]]) -> Matrix:

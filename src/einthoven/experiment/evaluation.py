@@ -32,6 +32,7 @@ from einthoven.experiment.population import population
 from einthoven.experiment.robustness import measure_lead_accuracy, measure_robustness
 from einthoven.files import EVALUATION_FILE, Json, read_json
 from einthoven.inference import CALIBRATED, calibrate_table, check_uncalibrated, predict_cohort
+from einthoven.inference.cohorts import calibration_of
 from einthoven.models import (
     Model,
     load_model,
@@ -122,7 +123,7 @@ def evaluation_of(
     cohort : Cohort
         Source of the table's records, of their sex and age.
     table : Predictions
-        Uncalibrated predictions of a split.
+        Uncalibrated predictions of a split, of all labels of the model or some.
     score : dict, optional
         `Score.to_dict()` of the table, if it was computed before.
     resamples, seed, by
@@ -171,7 +172,7 @@ def _probabilities(
     **options: Any,
 ) -> Json:
     """Calibration, curves and subgroups of labels or classes."""
-    fit = model.calibration
+    fit = calibration_of(model, table.labels)
     if isinstance(fit, ClassCalibration):
         report, quality = calibration_report(table, **options), None
         extra = {"class_calibration": class_report(table, fit, folds=folds)}
@@ -243,7 +244,8 @@ def evaluate_model(
     folder : path
         A model folder. Its probabilities and thresholds do not change.
     cohort, store, split
-        As in `predict_cohort`. The default split is that of `evaluation_split`.
+        As in `predict_cohort`. The default split is that of `evaluation_split`. If the cohort has
+        only some of the model's labels, the evaluation is of those.
     out : path, optional
         Folder for evaluation and card; by default the model folder. With it, the model folder
         keeps its own.
@@ -252,7 +254,8 @@ def evaluate_model(
         only). Unless all records
         are scored or the model was trained on the validation split, this split decides which labels
         are answered with fewer leads (`lead_accuracy` of config.json; with `out` only if the model
-        has none). Otherwise, earlier measurements that are still valid are kept.
+        has none, and only if all of its labels are scored). Otherwise, earlier measurements that
+        are still valid are kept.
     resamples, seed, by
         Settings of every bootstrap.
     progress : Progress, optional
@@ -276,7 +279,7 @@ def evaluate_model(
     _check_stored(folder, cohort, split, leakage=leakage, replaces=out is None)
     options: Json = {"resamples": resamples, "seed": seed, "by": by}
     work: Json = {"device": device, "progress": progress}
-    table = predict_cohort(model, cohort, store, split, calibrated=False, **work)
+    table = predict_cohort(model, cohort, store, split, calibrated=False, some_labels=True, **work)
     evaluation = evaluation_of(model, cohort, table, **options)
     evaluation["validation"] = reusable_part(folder, evaluation, "validation")
     evaluation["leakage"] = leakage
@@ -291,7 +294,9 @@ def evaluate_model(
         )
         seen = find_leakage(read_fingerprints(folder), (cohort, store), "validation")
         is_apart = split != ALL and len(cohort.ids("validation"))
-        is_kept = out is not None and "lead_accuracy" in model.config
+        is_kept = table.labels != model.labels or (
+            out is not None and "lead_accuracy" in model.config
+        )
         if is_apart and not is_kept and not (seen and seen.uses.get("training")):
             accuracy = measure_lead_accuracy(model, cohort, store, **work)
             update_config(folder, lead_accuracy=accuracy)

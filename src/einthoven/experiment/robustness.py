@@ -157,8 +157,9 @@ def measure_robustness(
         name: str, changes: Json, source: Store, leads: Sequence[str] | None = None
     ) -> Json:
         table = predict_cohort(
-            model, cohort, source, split, leads=leads, device=device, task=name, progress=progress
-        )
+            model, cohort, source, split, leads=leads, some_labels=True, device=device,
+            task=name, progress=progress,
+        )  # fmt: skip
         comparison = compare(table, clean, **settings)
         values = _macro_values(comparison.a, table)
         for metric in ("auroc", "auprc"):

@@ -16,7 +16,7 @@ from einthoven.cohorts.statements import STATEMENTS, any_of
 from einthoven.errors import EvaluationError
 from einthoven.inference.records import on_device, with_leads
 from einthoven.models.model import Model
-from einthoven.predictions import Predictions, listed
+from einthoven.predictions import Calibration, ClassCalibration, Predictions, listed
 from einthoven.predictions.table import KIND, POS_WEIGHT
 from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource, long_enough
@@ -174,27 +174,37 @@ def calibrate_table(model: Model, table: Predictions) -> Predictions:
     Raises
     ------
     EvaluationError
-        If the table is calibrated already, or has other labels.
+        If the table is calibrated already, or has labels that the model lacks.
     """
     check_uncalibrated(model, table)
-    if model.calibration is None:
+    calibration = calibration_of(model, table.labels)
+    if calibration is None:
         return table
     return replace(
         table,
-        probabilities=model.calibration.apply(table.probabilities),
+        probabilities=calibration.apply(table.probabilities),
         metadata=dict(table.metadata) | {CALIBRATED: "yes"},
     )
 
 
+def calibration_of(model: Model, labels: Sequence[str]) -> Calibration | ClassCalibration | None:
+    """The calibration of some labels of a model; classes have one for all."""
+    if not isinstance(model.calibration, Calibration):
+        return model.calibration
+    return model.calibration.select([model.labels.index(label) for label in labels])
+
+
 def check_uncalibrated(model: Model, table: Predictions) -> None:
-    """Refuse a table that is calibrated already, or has other labels than the model.
+    """Refuse a table that is calibrated already, or has labels that the model lacks.
 
     Raises
     ------
     EvaluationError
         If it is, or has.
     """
-    if table.labels != model.labels or table.metadata.get(CALIBRATED) == "yes":
+    is_whole = model.task.behaviour.form != "labels"  # classes exclude each other
+    differs = table.labels != model.labels if is_whole else set(table.labels) - set(model.labels)
+    if differs or table.metadata.get(CALIBRATED) == "yes":
         raise EvaluationError(
             "the table is calibrated already, or its labels are not the model's",
             remedy="pass the table of predict_cohort(..., calibrated=False) for this model",

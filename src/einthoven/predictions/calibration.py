@@ -10,6 +10,7 @@ not change. A label's threshold is a calibrated probability. Classes share one t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -91,6 +92,14 @@ class Calibration:
             As `apply`.
         """
         return np.asarray(self._checked(calibrated) >= np.array(self.thresholds))
+
+    def select(self, columns: Sequence[int]) -> Calibration:
+        """The calibration of the labels in some columns, in their order."""
+
+        def some(values: Sequence[float]) -> tuple[float, ...]:
+            return tuple(values[place] for place in columns)
+
+        return Calibration(some(self.temperatures), some(self.biases), some(self.thresholds))
 
     def to_dict(self) -> dict[str, list[float]]:
         """A JSON-serialisable dict of lists, the arguments of an equal calibration."""
