@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ import torch
 from scipy.special import expit
 from torch import Tensor, nn
 
-from einthoven.backbones.classifier import Classifier
+from einthoven.backbones.classifier import Classifier, HeadKind, create_classifier
 from einthoven.backbones.registry import seeded
 from einthoven.cohorts import Cohort
 from einthoven.errors import TrainingError
@@ -23,7 +24,7 @@ from einthoven.signals.batches import SignalSource, epoch_order
 from einthoven.signals.random import generator_for
 from einthoven.signals.store import Store
 from einthoven.stages.data import Context, Dataset
-from einthoven.stages.frozen import training_inputs
+from einthoven.stages.frozen import evaluation_inputs, training_inputs
 from einthoven.stages.logistic import search_penalty
 from einthoven.stages.probe import (
     FeatureBatch,
@@ -282,3 +283,74 @@ def test_a_cache_that_does_not_fit_on_the_disk_is_refused(
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(TrainingError, match="GB"):
         run(tmp_path)
+
+
+def cache(folder: Path, cohort: Cohort, store: Store) -> dict[str, int]:
+    """Cache training and evaluation crops for both heads; number of crops encoded here."""
+    encoded = {}
+    for head in get_args(HeadKind):
+        classifier = create_classifier(
+            "mtecg_tiny_100hz", labels=cohort.labels, seed=0, head=head, **TINY
+        )
+        preparation = classifier.preparation.with_window(seconds=2.5).with_evaluation_crops(2)
+        train = Dataset(cohort, store, preparation).source("train")
+        calls: list[int] = []
+        classifier.head_inputs = counting(classifier.head_inputs, calls)
+        context = Context(seed=0, processes=Processes("cpu"))
+        training_inputs(classifier, train, 1, folder / f"{head}-train.npy", context)
+        evaluation_inputs(classifier, train, folder / f"{head}-evaluation.npy", context)
+        encoded[head] = sum(calls)
+    return encoded
+
+
+def counting(function: Callable[..., Tensor], calls: list[int]) -> Callable[..., Tensor]:
+    def counted(x: Tensor, **options: Any) -> Tensor:
+        calls.append(len(x))
+        return function(x, **options)
+
+    return counted
+
+
+SCRIPT = """
+import json, os, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import torch
+import einthoven.stages.frozen as frozen
+from einthoven.cohorts import open_cohort
+from einthoven.signals.store import Store
+from test_probe import cache
+torch.set_num_threads(1)
+frozen.RECORDS_AT_ONCE = int(sys.argv[5])
+out = Path(sys.argv[4])
+encoded = cache(out, open_cohort(sys.argv[2], min_records=8), Store.open(sys.argv[3]))
+(out / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(encoded))
+"""
+
+
+@pytest.mark.parametrize("records_at_once", [16, 64])  # four batches of the 58 records, or one
+def test_two_processes_share_the_records(
+    records_at_once: int,
+    tmp_path: Path,
+    torchrun: Callable[..., Any],
+    synthetic: Cohort,
+    synthetic_path: Path,
+    synthetic_store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together, alone, script = tmp_path / "together", tmp_path / "alone", tmp_path / "job.py"
+    for folder in (together, alone):
+        folder.mkdir()
+    script.write_text(SCRIPT)
+    stages = Path(__file__).parent
+    torchrun(script, stages, synthetic_path, synthetic_store.root, together, str(records_at_once))
+    monkeypatch.setattr("einthoven.stages.frozen.RECORDS_AT_ONCE", records_at_once)
+    whole = cache(alone, synthetic, synthetic_store)
+    first, second = (json.loads((together / f"rank-{rank}.json").read_text()) for rank in (0, 1))
+    for head, count in whole.items():
+        assert first[head] + second[head] == count == 3 * 58
+        assert second[head] == (3 * (16 + 10) if records_at_once == 16 else 0)
+        for part in ("train", "evaluation"):
+            arrays = [np.load(folder / f"{head}-{part}.npy") for folder in (together, alone)]
+            np.testing.assert_allclose(*arrays, rtol=0, atol=2e-6)
+    assert not list(together.glob("*.part"))
