@@ -218,7 +218,7 @@ def _s4(name: str, samples: int) -> list[Case]:
         objective="cpc",
         seed=0,
         backbone_options=options,
-        preset="published",
+        preset="as-published",
         reduction="mean",
     )
     vectors = VectorNegatives(plain_s4(cpc))

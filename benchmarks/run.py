@@ -35,13 +35,14 @@ NAMES = (
     "pages",
     "waiting",
     "pretrain",
+    "objectives",
     "step_memory",
     "peers",
     "probe",
 )
 
 
-ON_GPU = ("finetune", "pretrain", "step_memory")
+ON_GPU = ("finetune", "pretrain", "objectives", "step_memory")
 
 
 def measure(name: str, ptbxl: Path | None, device: torch.device) -> list[Row]:

@@ -91,6 +91,21 @@ def test_the_backbone_is_untouched_and_the_head_is_trained(
     assert all(parameter.grad is None for parameter in classifier.backbone.parameters())
 
 
+def test_batch_norm_is_folded_into_the_head(
+    tmp_path: Path, classifier: Classifier, run: Probe
+) -> None:
+    settings = SETTINGS.model_copy(update={"batch_norm": True})
+    run(tmp_path, settings)
+    saved = read_tensors(tmp_path / "lr-0.1" / BEST)[0]
+    x = 3 * torch.randn(5, classifier.head.in_features) + 1
+    normed = (x - saved["0.running_mean"]) / (saved["0.running_var"] + 1e-6).sqrt()
+    expected = normed @ saved["1.weight"].t() + saved["1.bias"]
+    torch.testing.assert_close(classifier.head(x), expected, rtol=1e-4, atol=1e-4)
+    plain = state(classifier.head)
+    run(tmp_path, settings)  # nothing is trained or folded twice
+    assert same(state(classifier.head), plain)
+
+
 def test_features_are_computed_once(
     tmp_path: Path, classifier: Classifier, run: Probe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

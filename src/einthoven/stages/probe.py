@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,6 +49,7 @@ from einthoven.training.loop import BEST, Loop, Result
 from einthoven.training.optim import Settings, parameter_groups
 
 SECONDS = "seconds.jsonl"
+_NORM_EPS = 1e-6  # MAE's
 _VALUES_AT_ONCE = 2**24  # of cached inputs, in validation
 _NAMES = {nn.Linear: "linear probe", QueryAttention: "query-attention probe"}
 LOGISTIC, FEATURES = "logistic", "features"
@@ -178,10 +180,29 @@ def probe(
         best = settings.select == "best"
         results[rate], values[rate] = result, result.best if best else result.history[-1][key]
     selected = (min if is_lowest else max)(rates, key=lambda rate: values[rate])
-    load_weights(folder / f"lr-{selected:g}" / BEST, classifier.head)
+    load_head(folder / f"lr-{selected:g}" / BEST, classifier.head, settings)
     if kind != "linear":
         data.delete()
     return results[selected]
+
+
+def trained_head(head: Head, settings: Stage1) -> nn.Module:
+    """What stage 1 trains: the head, or batch norm and a linear head."""
+    if not settings.batch_norm:
+        return head
+    return nn.Sequential(nn.BatchNorm1d(head.in_features, eps=_NORM_EPS, affine=False), head)
+
+
+def load_head(file: Path, head: Head, settings: Stage1) -> None:
+    """Load what stage 1 has trained into a head; batch norm is folded into its weights."""
+    trained: Any = trained_head(head, settings)
+    load_weights(file, trained)
+    if not settings.batch_norm:
+        return
+    norm = trained[0]
+    with torch.no_grad():
+        head.weight *= (norm.running_var + norm.eps).rsqrt()
+        head.bias -= head.weight @ norm.running_mean
 
 
 def solve_head(
@@ -276,13 +297,14 @@ def train_head(
 ) -> Result:
     """Train a head on cached inputs; the selected one is `best.safetensors` in the folder."""
     key, is_lowest = best_by(context.criterion.form)
+    model = trained_head(head, settings)
     loop = Loop(
         name=f"stage 1, {_NAMES[type(head)]}, base lr {base_lr:g}",
-        model=head,
+        model=model,
         loss=partial(_head_loss, criterion=context.criterion),
         # Every process trains the same small head on the same batches; averaging has no effect.
         batches=FeatureBatches(data, settings.batch_size, context.seed),
-        groups=parameter_groups(head, weight_decay=settings.weight_decay),
+        groups=parameter_groups(model, weight_decay=settings.weight_decay),
         settings=Settings(
             epochs=settings.epochs,
             base_lr=base_lr,

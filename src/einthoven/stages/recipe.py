@@ -97,6 +97,9 @@ class Stage1(Toml):
     """Final learning rate of the cosine schedule."""
     betas: Betas = (0.9, 0.999)
     """AdamW beta coefficients."""
+    batch_norm: bool = False
+    """Batch norm without weights of its own in front of a linear head, as MAE's probe has; it is
+    folded into the head afterwards."""
     head_init: HeadInit = "stock"
     """Initialisation of the head."""
     select: Literal["best", "last"] = "best"
@@ -303,6 +306,8 @@ class Recipe(BaseRecipe):
         if self.head == "query-attention":
             if self.stage1 and self.stage1.solver == "logistic":
                 raise ValueError("stage1.solver = logistic solves a linear head: set adamw or auto")
+            if self.stage1 and self.stage1.batch_norm:
+                raise ValueError("stage1.batch_norm normalises the features of a linear head")
             if self.stage2 and self.stage2.head_bias != "stock":
                 raise ValueError(
                     f"stage2.head_bias = {self.stage2.head_bias} with head = {self.head}, which "
