@@ -25,7 +25,10 @@ if TYPE_CHECKING:
 LIST = "list"
 
 Target = Annotated[
-    str, typer.Argument(help="table-1, table-2, figure-2 to figure-5, grid for all, or list.")
+    str,
+    typer.Argument(
+        help="table-1, table-2, figure-2 to figure-5, grid for all of these, objectives, or list."
+    ),
 ]
 Cohort = Annotated[
     Path | None, typer.Option(metavar="PATH", help="PTB-XL's folder.", show_default=False)
@@ -41,7 +44,7 @@ ExperimentName = Annotated[
     str | None,
     typer.Option(
         help="A grid of recipes: a name of `reproduce list`, or a .toml file. Default: the one "
-        "made for the backbone, or ptbxl-100hz-cpu.",
+        "made for the backbone, or ptbxl-100hz-cpu; objectives-100hz-cpu for objectives.",
         show_default=False,
     ),
 ]
@@ -53,7 +56,7 @@ Only = Annotated[
     list[str] | None,
     typer.Option(
         metavar="KEY=VALUE,...",
-        help="Runs: row=, backbone=, variant=, task=, seed=, fraction=. Repeatable.",
+        help="Runs: row=, backbone=, pretraining=, variant=, task=, seed=, fraction=. Repeatable.",
     ),
 ]
 ListOnly = Annotated[
@@ -112,6 +115,10 @@ def reproduce(
         einthoven reproduce table-1 --cohort data/ptb-xl --experiment peers
         --only row=xresnet1d101 --only task=all-71 --write docs/results.md
 
+    **Objectives, encoders and whatever else an experiment varies in pretraining**
+
+        einthoven reproduce objectives --cohort data/ptb-xl --only variant=linear-probe
+
     **Tables of the finished runs**
 
         einthoven reproduce grid --cohort data/ptb-xl --backbone mtecg_tiny_100hz
@@ -124,7 +131,7 @@ def reproduce(
     from einthoven.reproduce import grid
     from einthoven.reproduce.run import Reproduction
 
-    definition = _experiment(experiment, cohort, backbone, weights)
+    definition = _experiment(experiment, target, cohort, backbone, weights)
     name = backbone or ""
     runs = grid.only(grid.runs_of(target, definition, name), only or (), definition.pairs(name))
     runs = grid.shard(runs, shard)
@@ -150,14 +157,20 @@ def reproduce(
 
 
 def _experiment(
-    name: str | None, cohort: Path | None, backbone: str | None, weights: Path | None
+    name: str | None,
+    target: str,
+    cohort: Path | None,
+    backbone: str | None,
+    weights: Path | None,
 ) -> Experiment:
     """The experiment, after a check that the options fit together."""
     from einthoven.backbones.registry import entry
-    from einthoven.reproduce.experiment import experiment_for, load_experiment
+    from einthoven.reproduce.experiment import COMPARISON, experiment_for, load_experiment
+    from einthoven.reproduce.grid import OBJECTIVES
 
-    experiment = load_experiment(name or experiment_for(backbone or ""))
-    needed = not experiment.table_1_only
+    default = COMPARISON if target == OBJECTIVES else experiment_for(backbone or "")
+    experiment = load_experiment(name or default)
+    needed = not experiment.has_backbones
     if cohort is None or (backbone is None and needed):
         raise ReproduceError(
             f"{'--cohort' if cohort is None else '--backbone'} is missing",
@@ -165,9 +178,12 @@ def _experiment(
         )
     if (backbone is not None or weights is not None) and not needed:
         raise ReproduceError(
-            f"the rows of experiment {experiment.name} name their backbones and start from random "
-            "weights",
+            f"experiment {experiment.name} names its backbones and their initial weights",
             remedy="leave out --backbone and --weights",
+        )
+    if weights is not None and experiment.compares_pretraining:
+        raise ReproduceError(
+            f"experiment {experiment.name} compares pretrainings", remedy="leave out --weights"
         )
     if backbone is not None:
         entry(backbone)

@@ -207,12 +207,13 @@ class Cohort:
         labels = [label for label, n in zip(self.labels, counts, strict=True) if n >= records]
         return self if len(labels) == len(self.labels) else self.with_labels(labels)
 
-    def fraction(self, share: float, *, seed: int = 0) -> Cohort:
+    def fraction(self, share: float, *, seed: int = 0, labelled: bool = True) -> Cohort:
         """Keep about `share` of the training records, as whole patients.
 
         Fractions of one seed are nested (a smaller one lies inside a larger one), stratified by
         each patient's rarest label (or fifth of a number), and start with one patient of every
-        label, so that even a small fraction has every label. Validation and test stay as they are.
+        label, so that even a small fraction has every label; without `labelled` the patients are
+        drawn without regard to labels. Validation and test stay as they are.
 
         Raises
         ------
@@ -225,7 +226,8 @@ class Cohort:
                 remedy="use the share of training records to keep, such as 0.1",
             )
         is_training = (self.table["split"] == "train").to_numpy()
-        order = patient_order(self.patients("train"), self.strata("train"), seed=seed)
+        strata = self.strata("train") if labelled else np.zeros((is_training.sum(), 0), np.uint8)
+        order = patient_order(self.patients("train"), strata, seed=seed)
         sizes = self.table[is_training].groupby("patient").size().reindex(order).to_numpy()
         count = int(np.searchsorted(np.cumsum(sizes), round(share * is_training.sum()))) + 1
         patients = order[:count]

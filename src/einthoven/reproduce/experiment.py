@@ -6,11 +6,17 @@ all backbones or for one; the code contains no hyperparameter.
 
 from __future__ import annotations
 
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from einthoven.errors import ReproduceError
 from einthoven.files import read_toml
@@ -20,6 +26,7 @@ from einthoven.stages.recipe import (
     Pretraining,
     Recipe,
     Seed,
+    assignments,
     load_pretraining,
     load_recipe,
     recipe_for,
@@ -30,10 +37,12 @@ POST, PLAIN = "post-training", "fine-tuning"
 PROBE, SCRATCH, SCRATCH_POST = "linear-probe", "scratch", "scratch-post-training"
 NO_DEPTH, NO_PROBE = "without-stochastic-depth", "without-probe"
 GENERAL = "ptbxl-100hz-cpu"  # the experiment of backbones that no other is made for
+COMPARISON = "objectives-100hz-cpu"  # that of the table of objectives
 EXPERIMENTS = Path(__file__).parent / "experiments"
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
-FolderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=-]*$"
+FolderName = Annotated[str, Field(pattern=FOLDER_NAME)]
 _NOT_EXTENDED = {"name", "description", "made_for"}
 _NO_CHANGE = {"name", "description", "seed", "data.fraction"}  # fields that differ in every run
 _EPOCHS = "stage2.epochs"
@@ -62,12 +71,45 @@ class Variant(Toml):
 class PretrainingSource(Toml):
     """Pretraining, for backbones without given weights."""
 
-    recipe: str
-    """A pretraining preset, or a `.toml` file."""
+    name: FolderName | Literal[""] = ""
+    """Name; entries of a list have one, and make the experiment one of the table `objectives`."""
+    recipe: str = ""
+    """A pretraining preset, or a `.toml` file; without one, a named entry is the random network."""
+    backbone: str = ""
+    """The encoder; by default the command's."""
     set: tuple[str, ...] = ()
     """Changes of the recipe."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Fields of the backbone's config during pretraining, over those it has afterwards."""
+    axes: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    """Values by key, every combination of which is a pretraining of its own. A key is one of the
+    recipe (`objective`, `fraction`, `options.mask_ratio`), `backbone`, or `backbone.FIELD` of its
+    config."""
+    variants: tuple[str, ...] = ()
+    """Variants that start from the entry, for the table `objectives`; by default all."""
+
+    @field_validator("axes", mode="before")
+    @classmethod
+    def _flatten(cls, axes: Any) -> Any:
+        return dict(assignments(axes)) if isinstance(axes, dict) else axes
+
+    def combinations(self) -> Iterator[PretrainingSource]:
+        """The pretraining of every combination of values, with a name of its own."""
+        for values in product(*self.axes.values()):
+            change: dict[str, Any] = {"axes": {}}
+            name, options, settings = [self.name], dict(self.options), [*self.set]
+            for key, value in zip(self.axes, values, strict=True):
+                if key == "backbone":
+                    change[key] = value
+                    continue
+                text = value if isinstance(value, str) else json.dumps(value)
+                name.append(text if isinstance(value, str) else f"{key.split('.')[-1]}={text}")
+                if key.startswith("backbone."):
+                    options[key.removeprefix("backbone.")] = value
+                else:
+                    settings.append(f"{key}={json.dumps(value)}")
+            change |= {"name": "-".join(name), "set": tuple(settings), "options": options}
+            yield self.model_copy(update=change)
 
 
 class BackboneChange(Toml):
@@ -160,8 +202,9 @@ class Experiment(Toml):
     extends: str = ""
     """Another experiment, a name or a `.toml` file in the same folder, that provides every
     missing key."""
-    pretraining: PretrainingSource | None = None
-    """Pretraining of backbones without given weights; without it, `--weights` is required."""
+    pretraining: tuple[PretrainingSource, ...] = ()
+    """Pretraining of backbones without given weights; without it, `--weights` is required. A list
+    of named ones, `[[pretraining]]`, is for the table `objectives`."""
     variants: dict[FolderName, Variant]
     """Variants by name."""
     backbones: dict[str, BackboneChange] = Field(default_factory=dict)
@@ -174,11 +217,20 @@ class Experiment(Toml):
     folder: Path = Path()
     """Folder of the experiment's file; set when it is read."""
 
+    @field_validator("pretraining", mode="before")
+    @classmethod
+    def _as_list(cls, sources: Any) -> Any:
+        return [sources] if isinstance(sources, dict) else sources
+
     @model_validator(mode="after")
     def _check(self) -> Experiment:
-        names = [row.variant for row in self.rows if row.variant]
-        names += [name for entry in self.more_seeds for name in entry.variants]
-        if self.table_1_only:
+        names = [name for entry in self.more_seeds for name in entry.variants]
+        if not self.compares_pretraining:
+            names += [row.variant for row in self.rows if row.variant]
+        if self.compares_pretraining:
+            self._check_pretrainings()
+            names += [name for source in self.pretraining for name in source.variants]
+        elif self.table_1_only:
             if not self.rows or not all(row.backbone or row.members for row in self.rows):
                 raise ValueError("table_1_only needs rows that name their backbones")
         else:
@@ -198,6 +250,33 @@ class Experiment(Toml):
         if unknown := sorted({name for row in self.rows for name in row.members} - single):
             raise ValueError(f"no row {unknown[0]} with a variant")
         return self
+
+    def _check_pretrainings(self) -> None:
+        if not all(source.name for source in self.pretraining):
+            raise ValueError("pretraining: an entry of several has no name")
+        keys = [(source.backbone, source.name) for source in self.pretrainings]
+        if doubled := [key for key, count in Counter(keys).items() if count > 1]:
+            raise ValueError(f"pretraining: two of {doubled[0][0]} are named {doubled[0][1]}")
+        for _, name in keys:
+            if not re.fullmatch(FOLDER_NAME, name):
+                raise ValueError(f"pretraining: {name!r} cannot be the name of a folder")
+
+    @property
+    def compares_pretraining(self) -> bool:
+        """Whether the experiment makes the table `objectives`, of named pretrainings, alone."""
+        return any(source.name for source in self.pretraining) or len(self.pretraining) > 1
+
+    @property
+    def has_backbones(self) -> bool:
+        """Whether the experiment names every backbone itself."""
+        if self.compares_pretraining:
+            return all(source.backbone for source in self.pretrainings)
+        return self.table_1_only
+
+    @cached_property
+    def pretrainings(self) -> tuple[PretrainingSource, ...]:
+        """Every combination of the axes of every entry."""
+        return tuple(chain.from_iterable(s.combinations() for s in self.pretraining))
 
     def pairs(self, backbone: str) -> dict[str, tuple[tuple[str, str], ...]]:
         """Backbone and variant of every row of table 1, or of its members, by the row's name."""
@@ -278,7 +357,15 @@ class Experiment(Toml):
         """Fields of a backbone's config that the experiment sets."""
         return self._change(backbone).options
 
-    def pretraining_of(self, backbone: str) -> tuple[Pretraining, dict[str, Any]]:
+    def source_of(self, backbone: str, name: str = "") -> PretrainingSource | None:
+        """Pretraining of a backbone: the named one, or else the only one."""
+        if name:
+            return next(
+                s for s in self.pretrainings if s.name == name and s.backbone in ("", backbone)
+            )
+        return self._change(backbone).pretraining or next(iter(self.pretraining), None)
+
+    def pretraining_of(self, backbone: str, name: str = "") -> tuple[Pretraining, dict[str, Any]]:
         """Pretraining recipe of a backbone, and fields of its config during pretraining.
 
         Raises
@@ -288,13 +375,13 @@ class Experiment(Toml):
         RecipeError
             If the recipe or one of its changes is wrong.
         """
-        source = self._change(backbone).pretraining or self.pretraining
+        source = self.source_of(backbone, name)
         if source is None:
             raise ReproduceError(
                 f"experiment {self.name} has no pretraining for {backbone}",
                 remedy="pass --weights, or add a [pretraining] to the experiment",
             )
-        recipe = load_pretraining(self._file(source.recipe), [*source.set, "seed=0"])
+        recipe = load_pretraining(self._file(source.recipe), ["seed=0", *source.set])
         return recipe, self.options_of(backbone) | source.options
 
     def _change(self, backbone: str) -> BackboneChange:

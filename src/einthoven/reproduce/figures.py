@@ -188,6 +188,21 @@ def draw_fractions(entries: Sequence[Json]) -> str:
     return _two_panels("figure-4", "Test", draw, alt, legend=variants, crosses=crosses)
 
 
+def draw_axis(name: str, axis: str, series: Mapping[str, Mapping[float, Json]]) -> str:
+    """Draw test metrics over the values of an axis of pretraining, with their intervals."""
+
+    def draw(axes: Axes, metric: Metric) -> None:
+        for points, colour in zip(series.values(), COLOURS, strict=False):
+            x = sorted(points)
+            means, limits = _means_and_limits([points[value][metric] for value in x])
+            axes.plot(x, means, color=colour, lw=1.4, marker="o", ms=3.5)
+            axes.vlines(x, *limits, color=colour, lw=0.9)
+        axes.set_xlabel(axis)
+
+    alt = f"Test macro AUROC and AUPRC over {axis}, of {'; '.join(series)}"
+    return _two_panels(name, "Test", draw, alt, legend=list(series))
+
+
 def draw_variants(entries: Mapping[str, Json]) -> str:
     """Draw validation metrics of every variant with their intervals, one below the other."""
     places = range(len(entries))

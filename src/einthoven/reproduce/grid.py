@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import product
 from typing import Any
 
 from einthoven.errors import ReproduceError
@@ -18,7 +19,7 @@ from einthoven.reproduce.experiment import (
     Experiment,
 )
 
-TABLE_1, GRID = "table-1", "grid"
+TABLE_1, GRID, OBJECTIVES = "table-1", "grid", "objectives"
 TARGETS = {
     TABLE_1: "macro AUROC and AUPRC of every row on every task, beside the published peers",
     "table-2": "plain fine-tuning against post-training on four tasks, and other table_variants",
@@ -27,6 +28,7 @@ TARGETS = {
     "figure-4": "from a tenth of the training records to all of them",
     "figure-5": "ablation: without stochastic depth, without the probe, from random weights",
     GRID: "everything above, and every other variant on the main task",
+    OBJECTIVES: "pretrainings x encoders x variants, and what each axis changes",
 }
 PAIR = (PLAIN, POST)
 ABLATION = (POST, NO_DEPTH, NO_PROBE, PLAIN, SCRATCH, SCRATCH_POST)
@@ -36,16 +38,20 @@ Pairs = Mapping[str, Sequence[tuple[str, str]]]
 
 @dataclass(frozen=True)
 class Group:
-    """Runs that differ in nothing but their seed; `fraction` is the share of training records."""
+    """Runs that differ in nothing but their seed.
+
+    `fraction` is the share of training records, `pretraining` the name of one of several.
+    """
 
     backbone: str
     variant: str
     task: str
     fraction: float = WHOLE
+    pretraining: str = field(default="", kw_only=True)
 
     def run(self, seed: int) -> Run:
         """The run of a seed."""
-        return Run(self.backbone, self.variant, self.task, self.fraction, seed)
+        return Run(**vars(self), seed=seed)
 
 
 @dataclass(frozen=True)
@@ -57,20 +63,27 @@ class Run(Group):
     @property
     def key(self) -> str:
         """Name of the run and of its folder."""
-        share = f"{100 * self.fraction:g}pct"
-        return f"{self.backbone}--{self.variant}--{self.task}--{share}--seed{self.seed}"
+        share, seed = f"{100 * self.fraction:g}pct", f"seed{self.seed}"
+        parts = self.backbone, self.pretraining, self.variant, self.task, share, seed
+        return "--".join(filter(None, parts))
 
 
 def targets_of(experiment: Experiment) -> tuple[str, ...]:
     """Tables and figures of an experiment, `grid` included."""
-    return (TABLE_1, GRID) if experiment.table_1_only else tuple(TARGETS)
+    if experiment.compares_pretraining:
+        return (OBJECTIVES,)
+    if experiment.table_1_only:
+        return (TABLE_1, GRID)
+    return tuple(name for name in TARGETS if name != OBJECTIVES)
 
 
 def runs_of(target: str, experiment: Experiment, backbone: str) -> list[Run]:
     """The runs of a table or figure, in the order in which they are best run.
 
     A grid that is stopped anywhere has the most informative runs: the main task's pair, its
-    baselines, its other seeds, the ablation, smaller fractions, other tasks, peers.
+    baselines, its other seeds, the ablation, smaller fractions, other tasks, peers. Pretrainings
+    are in the order of the experiment: on the main task by the first variant, then by the others,
+    then on the other tasks; all seeds of one before the next.
 
     Raises ReproduceError if the target is unknown, or the experiment does not make it.
     """
@@ -83,6 +96,12 @@ def runs_of(target: str, experiment: Experiment, backbone: str) -> list[Run]:
         )
     targets = targets_of(experiment) if target == GRID else [target]
     groups = [group for name in targets for group in target_groups(name, experiment, backbone)]
+    if target == OBJECTIVES:
+        return [
+            group.run(seed)
+            for group in groups
+            for seed in experiment.seeds_of(group.variant, group.task, group.fraction)
+        ]
     priorities = {
         group.run(seed): _priority(experiment, backbone, group, turn)
         for group in dict.fromkeys(groups)
@@ -94,7 +113,14 @@ def runs_of(target: str, experiment: Experiment, backbone: str) -> list[Run]:
 def target_groups(target: str, experiment: Experiment, backbone: str) -> Iterator[Group]:
     """What a table or figure shows, in its order; `grid` for the table of every variant."""
     main = experiment.main_task
-    if target == TABLE_1:
+    if target == OBJECTIVES:
+        tasks = sorted(experiment.tasks, key=lambda task: task != main)
+        for task, variant in product(tasks, experiment.variants):
+            for source in experiment.pretrainings:
+                if variant in (source.variants or experiment.variants):
+                    name = source.backbone or backbone
+                    yield Group(name, variant, task, pretraining=source.name)
+    elif target == TABLE_1:
         for pairs in experiment.pairs(backbone).values():
             yield from (Group(*pair, task) for pair in pairs for task in experiment.tasks)
     elif target == "table-2":
@@ -179,6 +205,8 @@ def _names(run: Run, key: str, pairs: Pairs) -> set[str]:
 def shard(runs: Sequence[Run], part: str | None) -> list[Run]:
     """Part I of N, written `I/N`: every N-th run; all of them if `part` is None.
 
+    Runs that start from one of several pretrainings stay together.
+
     Raises ReproduceError if the part is not one of N.
     """
     if part is None:
@@ -186,4 +214,6 @@ def shard(runs: Sequence[Run], part: str | None) -> list[Run]:
     index, _, count = part.partition("/")
     if not (index.isdecimal() and count.isdecimal() and 1 <= int(index) <= int(count)):
         raise ReproduceError(f"--shard {part!r} is not I/N", remedy="write 1/2, or 2/2")
-    return list(runs[int(index) - 1 :: int(count)])
+    units = [(run.backbone, run.pretraining) if run.pretraining else run for run in runs]
+    selected = set(list(dict.fromkeys(units))[int(index) - 1 :: int(count)])
+    return [run for run, unit in zip(runs, units, strict=True) if unit in selected]

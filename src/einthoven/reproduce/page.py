@@ -10,7 +10,8 @@ from einthoven.errors import ReproduceError
 from einthoven.evaluate.scores import plain
 from einthoven.files import lock_for, locked, read_json, write_json, write_text
 from einthoven.reproduce.figures import figure_2, figure_3, figure_4, figure_5
-from einthoven.reproduce.grid import GRID, TABLE_1, targets_of
+from einthoven.reproduce.grid import GRID, OBJECTIVES, TABLE_1, targets_of
+from einthoven.reproduce.objectives import objectives
 from einthoven.reproduce.results import Results
 from einthoven.reproduce.run import Reproduction
 from einthoven.reproduce.tables import Section, grid_table, table_1, table_2
@@ -23,6 +24,7 @@ _SECTIONS: dict[str, Callable[[Results], Section]] = {
     "figure-4": figure_4,
     "figure-5": figure_5,
     GRID: grid_table,
+    OBJECTIVES: objectives,
 }
 
 

@@ -131,23 +131,26 @@ class Reproduction:
         """Lock file of a run or shared result."""
         return self.out / "locks" / f"{name}.lock"
 
-    def pretraining(self, backbone: str) -> Path:
-        """The pretraining run that a backbone starts from without `weights`."""
-        return self.out / SHARED / f"pretraining--{backbone}--seed0"
+    def pretraining(self, backbone: str, name: str = "") -> Path:
+        """The pretraining run that a backbone starts from without `weights`; one of several."""
+        return self.out / SHARED / f"pretraining--{backbone}--{name or 'seed0'}"
 
     def weights_of(self, run: Run) -> Path | None:
         """Initial weights of a run, whether or not they exist yet; None for none."""
         if self.recipe(run).initialise == "random":
             return None
         if self._probes_random(run):
-            return self.out / SHARED / f"random--{run.backbone}--seed{run.seed}"
+            parts = "random", run.backbone, run.pretraining, f"seed{run.seed}"
+            return self.out / SHARED / "--".join(filter(None, parts))
         if self.weights is not None and run.backbone == self.backbone:
             return self.weights
-        return self.pretraining(run.backbone) / MODEL
+        return self.pretraining(run.backbone, run.pretraining) / MODEL
 
     def _probes_random(self, run: Run) -> bool:
         # Only a recipe without probe builds the random network itself.
-        return self.experiment.variants[run.variant].start == "random"
+        source = self.experiment.source_of(run.backbone, run.pretraining)
+        is_random = source is not None and not source.recipe
+        return is_random or self.experiment.variants[run.variant].start == "random"
 
     def state(self, run: Run) -> State:
         """Progress of a run."""
@@ -185,11 +188,11 @@ class Reproduction:
         Raises ReproduceError if the experiment's pretraining does not suit the backbone.
         """
         needed = {self.weights_of(run) for run in runs}
-        for backbone in dict.fromkeys(run.backbone for run in runs):
-            encoder = self.pretraining(backbone) / MODEL
+        for backbone, name in dict.fromkeys((run.backbone, run.pretraining) for run in runs):
+            encoder = self.pretraining(backbone, name) / MODEL
             if encoder not in needed or is_model(encoder):
                 continue
-            recipe, options = self.experiment.pretraining_of(backbone)
+            recipe, options = self.experiment.pretraining_of(backbone, name)
             try:
                 check_pretraining(recipe, backbone, options)
             except (BackboneError, PreparationError) as error:
@@ -280,18 +283,20 @@ class Reproduction:
             if is_model(weights):
                 return weights
             if self._probes_random(run):
+                source = self.experiment.source_of(run.backbone, run.pretraining)
                 options = self.experiment.options_of(run.backbone)
+                options |= source.options if source and run.pretraining else {}
                 network = create_backbone(run.backbone, seed=run.seed, **options)
                 provenance = derived_provenance(None) | {"initialisation": "random"}
                 config = {"provenance": provenance, "seed": run.seed}
                 save_model(Model(network, network.preparation, config=config), weights)
             else:
-                self._pretrain(run.backbone)
+                self._pretrain(run.backbone, run.pretraining)
         return weights
 
-    def _pretrain(self, backbone: str) -> None:
-        folder = self.pretraining(backbone)
-        recipe, options = self.experiment.pretraining_of(backbone)
+    def _pretrain(self, backbone: str, name: str) -> None:
+        folder = self.pretraining(backbone, name)
+        recipe, options = self.experiment.pretraining_of(backbone, name)
         self.log(f"{folder.name}: started")
         cohort = open_cohort(self.cohort, empty_rows="keep")
         store = Store.open(self.store)

@@ -69,11 +69,11 @@ def section(
     groups = dict.fromkeys(target_groups(target, experiment, backbone))
     finished = [run for group in groups for runs in results.folders(group).values() for run in runs]
     finished_runs = len(finished)
-    file = f"{backbone}--{experiment.name}"
+    file = "--".join(filter(None, (backbone, experiment.name)))
     text = _ENVIRONMENT.get_template(f"{target}.md.j2").render(
         results=results,
         numbers=numbers,
-        has_drawings=bool(drawings),
+        drawings=drawings or {},
         metrics=NAMES,
         name=backbone or experiment.name,
         file=file,
@@ -101,7 +101,9 @@ def _weights_text(reproduction: Reproduction) -> str:
         return f"`{reproduction.weights.name}`, SHA-256 {weights_sha256(reproduction.weights)[:12]}"
     if reproduction.experiment.table_1_only:
         return "random"
-    if reproduction.experiment.pretraining is None:
+    if reproduction.experiment.compares_pretraining:
+        return "that of each row"
+    if not reproduction.experiment.pretraining:
         return "public weights (`--weights`)"
     recipe, _ = reproduction.experiment.pretraining_of(reproduction.backbone)
     return (

@@ -115,7 +115,10 @@ def pretrain(
     """
     processes = processes or Processes()
     objective, network = _objective(backbone, recipe, options or {})
-    data = pretraining_data_of(cohort, store, _preparation(objective, recipe), shares=shares)
+    cohorts = [cohort] if isinstance(cohort, Cohort) else cohort
+    if recipe.fraction < 1:
+        cohorts = [c.fraction(recipe.fraction, seed=recipe.seed, labelled=False) for c in cohorts]
+    data = pretraining_data_of(cohorts, store, _preparation(objective, recipe), shares=shares)
     request = {
         "stage": "pretrain",
         "backbone": backbone,
@@ -130,6 +133,7 @@ def pretrain(
     precision = resolve_precision(recipe.precision, processes.device)
     context = Context(seed=recipe.seed, precision=precision, processes=processes)
     micro = micro_batch(recipe, records=len(data.train), world=processes.world)
+    schedule = with_epochs(recipe, records=len(data.train))
     check_fit(objective.backbone, data.train, _encoded_samples(objective, recipe))
     _check_loss(objective, data.train)
     for member, packed in data.members:
@@ -162,7 +166,7 @@ def pretrain(
                 layers=parts_of(objective),
                 layer_decay=recipe.part_decay,
             ),
-            settings=loop_settings(recipe, micro=micro, context=context, shared_draws=True),
+            settings=loop_settings(schedule, micro=micro, context=context, shared_draws=True),
             folder=run.stage(STAGE),
             validate=data.validation_loss(processes),
             processes=processes,
@@ -176,6 +180,15 @@ def pretrain(
             encoders.save(encoders.final)
     processes.wait()
     return PretrainResult(run, encoders.final, result.history)
+
+
+def with_epochs(recipe: Pretraining, *, records: int) -> Pretraining:
+    """Recipe with the epochs, at least one, that come closest to its `steps`, if it has any."""
+    if recipe.steps is None:
+        return recipe
+    epochs = max(1, round(recipe.steps / max(1, records // recipe.batch_size)))
+    warmup_epochs = recipe.warmup_epochs * epochs / recipe.epochs
+    return recipe.model_copy(update={"epochs": epochs, "warmup_epochs": warmup_epochs})
 
 
 def check_pretraining(

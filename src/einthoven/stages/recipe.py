@@ -351,8 +351,14 @@ class Pretraining(BaseRecipe, Optimisation):
     """Options of the objective, such as `mask_ratio` or `preset`; see its module."""
     crop_seconds: Annotated[float, Field(gt=0)] | None = None
     """Length of crops; default: the window of the backbone."""
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Share of each cohort's training records, as whole patients drawn without labels; fractions of
+    one seed are nested."""
     epochs: Positive = 800
     """Passes over the training records; for a mixture, as many draws as it has records."""
+    steps: Positive | None = None
+    """Optimiser steps, rounded to whole epochs, in place of `epochs`; warm-up keeps its share. For
+    comparisons over different numbers of records."""
     batch_size: Positive = 4096
     """Records per optimiser step, over all processes and micro-batches."""
     base_lr: LearningRate = 1.5e-4
@@ -602,6 +608,7 @@ _OVERRULED: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
     ("stage2.dropout_where", "stage2.dropout", not_, "set stage2.dropout"),
     ("stage2.decay_exempt", "stage2.weight_decay", not_, "set stage2.weight_decay"),
     ("decay_exempt", "weight_decay", not_, "set weight_decay"),
+    ("epochs", "steps", bool, "leave out steps"),
     ("data.augmentation_level", "data.augmentation", "rand-augment".__ne__,
      "set data.augmentation=rand-augment"),
     ("data.aggregate", "data.evaluation_crops", lambda crops: crops == 1,
