@@ -41,7 +41,6 @@ set = ["steps=2", "batch_size=16", "precision=fp32"]
 variants = ["linear-probe"]
 [pretraining.axes]
 objective = ["jepa", "data2vec"]
-fraction = [1.0, 0.5]
 
 [[pretraining]]
 name = "wrong"
@@ -57,6 +56,16 @@ name = "random"
 backbone = "s4_tiny"
 options = { causal = false }
 
+[[pretraining]]
+name = "right"
+recipe = "s4-ptbxl-100hz-cpu"
+backbone = "s4_tiny"
+set = ["steps=2", "batch_size=16", "precision=fp32"]
+variants = ["linear-probe"]
+[pretraining.axes]
+objective = ["jepa"]
+fraction = [0.5]
+
 [variants.linear-probe]
 recipe = "s4-100hz-cpu/linear-probe"
 set = ["stage1.solver=adamw", "stage1.epochs=2", "precision=fp32"]
@@ -65,11 +74,9 @@ set = ["stage1.solver=adamw", "stage1.epochs=2", "precision=fp32"]
 recipe = "s4-100hz-cpu/fine-tuning"
 set = ["stage2.epochs=1", "stage2.batch_size=16", "precision=fp32"]
 """
-RIGHT = [
-    "right-jepa-fraction=1.0", "right-jepa-fraction=0.5",
-    "right-data2vec-fraction=1.0", "right-data2vec-fraction=0.5",
+JEPA, DATA2VEC, WRONG, RANDOM, HALF = NAMES = [
+    "right-jepa", "right-data2vec", "wrong-jepa", "random", "right-jepa-fraction=0.5"
 ]  # fmt: skip
-NAMES = [*RIGHT, "wrong-jepa", "random"]
 
 
 def written(folder: Path, text: str) -> Experiment:
@@ -104,9 +111,9 @@ def test_axes_expand_to_runs(study: Experiment) -> None:
     runs = runs_of(OBJECTIVES, study, "")
     probes = [(run.pretraining, run.seed) for run in runs if run.variant == "linear-probe"]
     assert probes == [(name, seed) for name in NAMES for seed in (0, 1)]
-    assert [run.pretraining for run in runs[len(probes) :]] == ["wrong-jepa", "random"]
+    assert [run.pretraining for run in runs[len(probes) :]] == [WRONG, RANDOM]
     assert {run.backbone for run in runs} == {"s4_tiny"}
-    assert runs[0].key == "s4_tiny--right-jepa-fraction=1.0--linear-probe--all-71--100pct--seed0"
+    assert runs[0].key == "s4_tiny--right-jepa--linear-probe--all-71--100pct--seed0"
     assert targets_of(study) == (OBJECTIVES,)
     assert study.has_backbones
     selected = only(runs, ["pretraining=random", "variant=fine-tuning"])
@@ -169,7 +176,7 @@ def test_shards_keep_pretrainings_together(study: Experiment) -> None:
     parts = [shard(runs, part) for part in ("1/2", "2/2")]
     assert sorted(run.key for part in parts for run in part) == sorted(run.key for run in runs)
     first, second = ({run.pretraining for run in part} for part in parts)
-    assert first == {NAMES[0], NAMES[2], NAMES[4]}
+    assert first == {JEPA, WRONG, HALF}
     assert not first & second
 
 
@@ -215,12 +222,21 @@ def test_runs_start_from_their_own_pretraining(done: Reproduction) -> None:
         if not request["weights"]["is_random"]:
             folder = done.pretraining(run.backbone, run.pretraining)
             records[run.pretraining] = RunFolder(folder).request["records"]
-    assert {name: len(files) for name, files in weights.items()} == dict.fromkeys(RIGHT, 1) | {
-        "wrong-jepa": 1, "random": 2
-    }  # fmt: skip
+    counts = {name: len(files) for name, files in weights.items()}
+    assert counts == dict.fromkeys(NAMES, 1) | {RANDOM: 2}
     assert len(set.union(*weights.values())) == len(NAMES) + 1
-    assert records["right-jepa-fraction=0.5"] < records["right-jepa-fraction=1.0"]
-    assert records["right-data2vec-fraction=0.5"] == records["right-jepa-fraction=0.5"]
+    assert records[HALF] < records[JEPA] == records[DATA2VEC]
+
+
+def test_an_encoder_keeps_the_options_that_it_was_pretrained_with(done: Reproduction) -> None:
+    options = {
+        run.pretraining: read_json(done.folder(run) / "model" / "config.json")["backbone_options"]
+        for run in runs_of(OBJECTIVES, done.experiment, "")
+    }
+    assert {name: values["scale"] for name, values in options.items()} == dict.fromkeys(
+        NAMES, 0.25
+    ) | {WRONG: 1.0}
+    assert not any(values["causal"] for values in options.values())
 
 
 def test_a_finished_table_is_not_run_again(done: Reproduction) -> None:
@@ -256,11 +272,9 @@ def test_differences_are_along_one_axis(done: Reproduction) -> None:
         for e in numbers["differences"]
     }
     assert pairs == {
-        ("fraction", "linear-probe", RIGHT[1], RIGHT[0]),
-        ("fraction", "linear-probe", RIGHT[3], RIGHT[2]),
-        ("objective", "linear-probe", RIGHT[2], RIGHT[0]),
-        ("objective", "linear-probe", RIGHT[3], RIGHT[1]),
-        ("name", "linear-probe", "wrong-jepa", RIGHT[0]),
+        ("fraction", "linear-probe", HALF, JEPA),
+        ("objective", "linear-probe", DATA2VEC, JEPA),
+        ("name", "linear-probe", WRONG, JEPA),
     }
     values = {(e["pretraining"], e["variant"]): e for e in numbers["groups"]}
     for entry in numbers["differences"]:
@@ -291,7 +305,7 @@ def test_the_page_names_what_has_not_run(done: Reproduction, tmp_path: Path) -> 
     assert objectives(Results(absent)).text.count("not run yet") > 10
 
 
-@pytest.mark.parametrize("name", ["objectives-100hz-cpu"])
+@pytest.mark.parametrize("name", ["objectives-100hz-cpu", "objectives-240hz-gpu"])
 def test_every_pretraining_of_a_comparison_suits_its_encoder(name: str) -> None:
     experiment = load_experiment(name)
     for source in experiment.pretrainings:

@@ -225,7 +225,7 @@ def test_a_backbone_that_cannot_be_pretrained_is_refused(
 def test_a_pretraining_by_another_recipe_is_refused(whole: Reproduction, tmp_path: Path) -> None:
     """By the comparison of requests in the run folder; the other run's files stay."""
     source = PretrainingSource(recipe="demo", set=("epochs=2",))
-    other = whole.experiment.model_copy(update={"pretraining": source})
+    other = whole.experiment.model_copy(update={"pretraining": (source,)})
     changed = replace(whole, experiment=other, out=tmp_path / "changed")
     folder = changed.pretraining(BACKBONE)
     folder.mkdir(parents=True)

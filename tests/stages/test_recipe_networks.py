@@ -50,7 +50,7 @@ BACKBONES = {
 GRIDS = [
     (name, backbone)
     for name in experiment_names()
-    if not load_experiment(name).table_1_only
+    if not load_experiment(name).has_backbones
     for backbone in BACKBONES.get(name, tuple(load_experiment(name).backbones))
 ]
 
@@ -83,7 +83,7 @@ def rates(groups: list[dict[str, Any]], names: dict[int, str], peak: float) -> d
 
 def test_the_lists_name_every_preset_and_experiment() -> None:
     assert PRETRAINED.keys() == set(recipe_names(Pretraining))
-    grids = {name for name in experiment_names() if not load_experiment(name).table_1_only}
+    grids = {name for name in experiment_names() if not load_experiment(name).has_backbones}
     assert BACKBONES.keys() <= grids == {name for name, _ in GRIDS}
 
 
