@@ -149,7 +149,14 @@ def _pretraining(results: Results, backbone: str, name: str) -> Json:
     """Recipe of a pretraining, and what its run logged last; None where it has not run."""
     reproduction = results.reproduction
     source = reproduction.experiment.source_of(backbone, name)
-    numbers: Json = {"backbone": backbone, "pretraining": name, "recipe": None, "last": None}
+    numbers: Json = {
+        "backbone": backbone,
+        "pretraining": name,
+        "recipe": None,
+        "epochs": None,
+        "seconds": None,
+        "diagnosis": {},
+    }
     if source is None or not source.recipe:
         return numbers
     recipe, _ = reproduction.experiment.pretraining_of(backbone, name)
@@ -157,7 +164,7 @@ def _pretraining(results: Results, backbone: str, name: str) -> Json:
     folder = reproduction.pretraining(backbone, name)
     lines = read_lines(folder / STAGE / HISTORY_FILE) if folder.is_dir() else []
     if lines:
-        numbers["last"] = lines[-1]
+        numbers["epochs"] = lines[-1]["epoch"]
         numbers["seconds"] = sum(line["seconds"] for line in lines)
         numbers["diagnosis"] = {
             key.removeprefix("validation_"): value
