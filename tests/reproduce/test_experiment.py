@@ -192,7 +192,7 @@ def test_a_backbone_is_named_once_and_its_experiment_can_pretrain_it() -> None:
     assert set(backbones) <= set(backbone_names())
     for backbone in (*backbones, "mtecg_tiny", "mtecg_tiny_100hz"):
         experiment = load_experiment(experiment_for(backbone))
-        if experiment.pretraining is None:
+        if not experiment.pretraining:
             with pytest.raises(ReproduceError, match="--weights"):
                 experiment.pretraining_of(backbone)
             continue

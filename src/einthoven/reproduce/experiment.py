@@ -88,6 +88,12 @@ class PretrainingSource(Toml):
     variants: tuple[str, ...] = ()
     """Variants that start from the entry, for the table `objectives`; by default all."""
 
+    @model_validator(mode="after")
+    def _check(self) -> PretrainingSource:
+        if not (self.name or self.recipe):
+            raise ValueError("neither a name nor a recipe")
+        return self
+
     @field_validator("axes", mode="before")
     @classmethod
     def _flatten(cls, axes: Any) -> Any:
@@ -225,15 +231,15 @@ class Experiment(Toml):
     @model_validator(mode="after")
     def _check(self) -> Experiment:
         names = [name for entry in self.more_seeds for name in entry.variants]
-        if not self.compares_pretraining:
-            names += [row.variant for row in self.rows if row.variant]
         if self.compares_pretraining:
             self._check_pretrainings()
             names += [name for source in self.pretraining for name in source.variants]
-        elif self.table_1_only:
+        else:
+            names += [row.variant for row in self.rows if row.variant]
+        if self.table_1_only:
             if not self.rows or not all(row.backbone or row.members for row in self.rows):
                 raise ValueError("table_1_only needs rows that name their backbones")
-        else:
+        elif not self.compares_pretraining:
             names += [POST, PLAIN, *self.table_variants]
             if missing := {POST, PLAIN} - set(self.table_variants):
                 raise ValueError(f"table_variants lacks {sorted(missing)[0]}")

@@ -115,11 +115,10 @@ def target_groups(target: str, experiment: Experiment, backbone: str) -> Iterato
     main = experiment.main_task
     if target == OBJECTIVES:
         tasks = sorted(experiment.tasks, key=lambda task: task != main)
-        for task, variant in product(tasks, experiment.variants):
-            for source in experiment.pretrainings:
-                if variant in (source.variants or experiment.variants):
-                    name = source.backbone or backbone
-                    yield Group(name, variant, task, pretraining=source.name)
+        every = tuple(experiment.variants)
+        for task, name, source in product(tasks, every, experiment.pretrainings):
+            if name in (source.variants or every):
+                yield Group(source.backbone or backbone, name, task, pretraining=source.name)
     elif target == TABLE_1:
         for pairs in experiment.pairs(backbone).values():
             yield from (Group(*pair, task) for pair in pairs for task in experiment.tasks)
