@@ -98,7 +98,7 @@ def _edf(folder: Path) -> Path:
     return folder / "ecg.edf"
 
 
-def _array(suffix: str) -> Callable[[Path], Path]:
+def _array(suffix: str, *, leads_in_rows: bool = False) -> Callable[[Path], Path]:
     def write(folder: Path) -> Path:
         arrays, path = _helper("array_files"), folder / f"ecg{suffix}"
         signal = _record().signal
@@ -114,7 +114,7 @@ def _array(suffix: str) -> Callable[[Path], Path]:
             if suffix == ".npy":
                 np.save(path, signal)
             else:
-                np.savetxt(path, signal.T, fmt="%.3f", delimiter=",")
+                np.savetxt(path, signal if leads_in_rows else signal.T, fmt="%.3f", delimiter=",")
         return path
 
     return write
@@ -134,6 +134,7 @@ FILES: dict[str, Callable[[Path], Path]] = {
     "MATLAB": _array(".mat"),
     "NumPy": _array(".npy"),
     "CSV": _array(".csv"),
+    "CSV, a row a lead": _array(".csv", leads_in_rows=True),
 }
 """Writers of a file of 10 s of each format."""
 

@@ -165,6 +165,15 @@ def test_a_row_a_lead(tmp_path: Path) -> None:
     text = SIDECAR.replace("200", "1000")
     record = read_record(with_sidecar(tmp_path / "wide.csv", text))
     np.testing.assert_allclose(record.signal, np.tile(three_leads(), 5), rtol=1e-6)
+    lines = (tmp_path / "wide.csv").read_text().splitlines()
+    for mark in ("", "NaN", "-1e3", "x"):
+        changed = "\n".join(";".join(["1,5", mark, *line.split(",")[2:]]) for line in lines)
+        (tmp_path / "marks.csv").write_text(changed)
+        more = 'missing = ["-1e3", "x"]\n'
+        signal = read_record(with_sidecar(tmp_path / "marks.csv", text + more)).signal
+        np.testing.assert_array_equal(signal[:, 0], 1.5)
+        assert np.isnan(signal[:, 1]).all()
+        np.testing.assert_array_equal(signal[:, 2:], record.signal[:, 2:])
     (tmp_path / "wide.csv").write_text((tmp_path / "wide.csv").read_text()[:-9])
     with pytest.raises(RecordError):
         read_record(tmp_path / "wide.csv")

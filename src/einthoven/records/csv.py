@@ -38,6 +38,7 @@ _MARKS = ("", "nan", "NaN", "NAN")  # of a missing sample in any file
 _DELIMITERS = (";", "\t", ",", "|")
 _WIDE = 512  # columns; more are slow in pandas
 _CELLS = 1 << 16
+_AROUND = " \t\"'"  # characters that may surround a cell
 _STEP = 0.01  # relative deviation of a time column from the rate
 _ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16"}
 _ENCODINGS[codecs.BOM_UTF16_BE] = "utf-16"
@@ -125,10 +126,11 @@ class _Layout:
     def pieces(self, line: str) -> Iterator[list[str]]:
         """Cells of a line, without blanks and quotes, at most 65,536 at a time."""
         rest: list[str] = [line]
+        is_plain = not any(mark in line for mark in _AROUND)
         while rest:
             cells = rest[0].split(self.delimiter, _CELLS)
             cells, rest = cells[:_CELLS], cells[_CELLS:]
-            yield [cell.strip(" \t\"'") for cell in cells]
+            yield cells if is_plain else [cell.strip(_AROUND) for cell in cells]
 
     def cells(self, line: str) -> list[str]:
         """Cells of a line, or the first 65,536 of them."""
@@ -178,10 +180,11 @@ def _layout(text: str, sidecar: Sidecar) -> _Layout:
     width = len(layout.cells(sample))
     named = (layout.cells(line) for line in lines[: layout.header])
     names = next((cells for cells in named if len(cells) == width), [])
-    numbers = sum(not cell or _is_number(cell, marks) for cell in layout.cells(sample))
-    if header and not names and 2 * numbers < width:
-        # No samples: a table of texts, in which delimiters are quoted.
-        names = _Layout(_delimiter(lines[0], sidecar), 0, ()).cells(lines[0])
+    if header and not names:
+        numbers = sum(not cell or _is_number(cell, marks) for cell in layout.cells(sample))
+        if 2 * numbers < width:
+            # No samples: a table of texts, in which delimiters are quoted.
+            names = _Layout(_delimiter(lines[0], sidecar), 0, ()).cells(lines[0])
     return replace(layout, names=tuple(_BRACKETS.sub("", name) for name in names))
 
 
@@ -278,20 +281,32 @@ def _numeric_times(line: str, layout: _Layout) -> Iterator[int]:
 
 def _wide(file: EcgFile, body: str, layout: _Layout, marks: set[str]) -> NDArray[Any]:
     """Cells of a text with a row a lead: few lines of many cells, slow in pandas."""
-    letters = set("0123456789+-.,eE \t\"'").union(layout.delimiter or "", *marks)
+    letters = set(f"0123456789+-.,eE{_AROUND}").union(layout.delimiter or "", *marks)
+    has_commas = layout.delimiter != ","  # for decimal points
+    dotted = {mark.replace(",", ".") for mark in marks} if has_commas else marks
+    letterless = dict.fromkeys(map(ord, letters))
     rows = []
     for line in filter(None, body.split("\n")):
-        cells = (cell for piece in layout.pieces(line) for cell in piece)
-        numbers = (np.nan if cell in marks else float(cell.replace(",", ".")) for cell in cells)
         try:
-            if not set(line) <= letters:  # float() would read `1_0` and `inf` as well
+            if line.translate(letterless):  # float() would read `1_0` and `inf` as well
                 raise ValueError
-            rows.append(np.fromiter(numbers, np.float64))
+            decimals = line.replace(",", ".") if has_commas else line
+            rows.append(np.concatenate([_floats(x, dotted) for x in layout.pieces(decimals)]))
         except ValueError:
             raise _fault(file, body, layout, marks) from None
     if len({len(row) for row in rows}) > 1:
         raise _fault(file, body, layout, marks)
     return np.stack(rows)
+
+
+def _floats(cells: list[str], marks: set[str]) -> NDArray[np.float64]:
+    """Numbers of cells, NaN for marks of missing samples. ValueError for anything else."""
+    if not any(_NUMBER.fullmatch(mark) for mark in marks):
+        try:
+            return np.array([float(cell or "nan") for cell in cells])
+        except ValueError:
+            pass  # there are other marks
+    return np.array([np.nan if x in marks else float(x) for x in cells])
 
 
 def _fault(
