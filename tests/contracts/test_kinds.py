@@ -168,6 +168,11 @@ def test_report_and_card(run: RunResult, cohort: Cohort, tmp_path: Path) -> None
     assert all(label in text for label in cohort.labels)
     columns = kind_of(cohort.target.kind).columns
     assert all(column.title in text and column.title in card for column in columns.values())
+    if kind_of(cohort.target.kind).form == "classes":
+        table = Predictions.load(run.run.path / "predictions" / "test.parquet")
+        right = table.probabilities.argmax(axis=1) == table.require_targets().argmax(axis=1)
+        errors = pd.read_csv(tmp_path / "report.errors.csv", dtype=str)
+        assert sorted(errors["record"]) == sorted(Path(name).name for name in table.records[~right])
 
 
 def test_a_model_is_evaluated_again(

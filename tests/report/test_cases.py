@@ -14,7 +14,7 @@ from einthoven.files import Json, read_json, write_json
 from einthoven.predictions import Calibration, Predictions
 from einthoven.records.record import Record
 from einthoven.report import cases
-from einthoven.report.cases import Calls, calls_of, examples_of, gallery_of
+from einthoven.report.cases import Calls, calls_of, examples_of, gallery_of, wrong_classes
 from einthoven.report.page import MOST_ERRORS, write_report
 
 # Targets and calibrated probabilities of labels A, B and C; the thresholds are 0.5, 0.2 and none.
@@ -93,6 +93,17 @@ def test_records_with_errors_are_drawn_once_up_to_a_limit(
     assert [error["call"] for error in gallery["drawn"][0]["errors"]] == ["missed", "false alarm"]
     assert records == [flat, flat]
     assert all("II" in error["quality"] for error in gallery["errors"])
+
+
+def test_wrong_classes_are_those_of_known_records() -> None:
+    truth = [[1, 0, 0], [0, 1, 0], [0, 0, 1], [np.nan] * 3, [0, 1, 0]]
+    shares = [[0.6, 0.3, 0.1], [0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.9, 0.1, 0.0], [0.2, 0.7, 0.1]]
+    names = ["a", "x/b", "c", "d", "e"]
+    table = Predictions(("N", "AF", "VT"), names, names, truth, shares, {"kind": "multiclass"})
+    first, second = wrong_classes(table)
+    assert (first["record"], first["truth"], first["predicted"]) == ("c", "VT", "AF")
+    assert (first["probability"], first["probability_of_truth"]) == (0.8, 0.1)
+    assert (second["row"], second["record"], second["patient"]) == (1, "b", "b")
 
 
 def test_calls_of_folds_are_those_of_the_evaluation(tmp_path: Path) -> None:

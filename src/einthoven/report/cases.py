@@ -83,10 +83,7 @@ class Calls:
 
     def names(self, row: int) -> Json:
         """Row of the table, and names of its record and patient; a path loses its folders."""
-        record, patient = str(self.table.records[row]), str(self.table.patients[row])
-        if patient == record:
-            patient = without_folder(patient)
-        return {"row": row, "record": without_folder(record), "patient": patient}
+        return _names(self.table, row)
 
     def describe(self, row: int, column: int) -> Json:
         """One call, in numbers and words."""
@@ -216,11 +213,42 @@ def gallery_of(
     return gallery, records
 
 
-def write_errors(file: Path, errors: Sequence[Json]) -> None:
-    """Write every wrong call as CSV."""
-    columns = ["record", "patient", "label", "call", "truth", "probability", "threshold", "quality"]
+def wrong_classes(table: Predictions) -> list[Json]:
+    """Records whose most probable class is not the true one, the most confident ones first."""
+    targets, shares = table.require_targets(), table.probabilities
+    known = np.flatnonzero(~np.isnan(targets).any(axis=1))
+    truth, predicted = targets.argmax(axis=1), shares.argmax(axis=1)
+    wrong = known[truth[known] != predicted[known]]
+    order = np.argsort(-shares[wrong, predicted[wrong]], kind="stable")
+    return [
+        _names(table, row)
+        | {
+            "truth": table.labels[truth[row]],
+            "predicted": table.labels[predicted[row]],
+            "probability": float(shares[row, predicted[row]]),
+            "probability_of_truth": float(shares[row, truth[row]]),
+        }
+        for row in wrong[order].tolist()
+    ]
+
+
+def _names(table: Predictions, row: int) -> Json:
+    record, patient = str(table.records[row]), str(table.patients[row])
+    if patient == record:
+        patient = without_folder(patient)
+    return {"row": row, "record": without_folder(record), "patient": patient}
+
+
+CALL_COLUMNS = (
+    "record", "patient", "label", "call", "truth", "probability", "threshold", "quality",
+)  # fmt: skip
+CLASS_COLUMNS = ("record", "patient", "truth", "predicted", "probability", "probability_of_truth")
+
+
+def write_errors(file: Path, errors: Sequence[Json], columns: Sequence[str] = CALL_COLUMNS) -> None:
+    """Write every wrong call, or with `CLASS_COLUMNS` every wrong class, as CSV."""
     with replacing(file) as temporary:
-        pd.DataFrame(errors, columns=columns).to_csv(temporary, index=False)
+        pd.DataFrame(errors, columns=list(columns)).to_csv(temporary, index=False)
 
 
 def _columns(calls: Calls, row: int) -> list[int]:

@@ -29,7 +29,7 @@ from einthoven.files import (
 )
 from einthoven.predictions import Predictions, listed
 from einthoven.records.record import Record
-from einthoven.report.cases import calls_of, examples_of, gallery_of, reader_of
+from einthoven.report.cases import calls_of, examples_of, gallery_of, reader_of, wrong_classes
 from einthoven.report.description import cohort_of, describe, flat, leakage, text
 from einthoven.report.format import without_folder
 
@@ -106,6 +106,7 @@ def report_data(
     examples = examples_of(calls, read) if calls else []
     rows = [entry["row"] for entry, _ in examples]
     gallery, drawings = gallery_of(calls, read, rows) if calls else (None, [])
+    wrong = wrong_classes(table) if table.form == "classes" else None
     data = {
         "title": _title(first),
         "einthoven": __version__,
@@ -123,6 +124,7 @@ def report_data(
         "recalibrated": calls.is_recalibrated if calls else None,
         "examples": [entry for entry, _ in examples],
         "gallery": gallery,
+        "wrong_classes": {"count": len(wrong), "errors": wrong} if wrong is not None else None,
         "prevalence": _at_prevalence(first["evaluation"], prevalence or {}),
         "command": command,
     }

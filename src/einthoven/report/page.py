@@ -19,7 +19,7 @@ from einthoven.files import RUN_FILE, Json, read_json, replacing, write_json, wr
 from einthoven.records.record import Record
 from einthoven.report import format as form
 from einthoven.report import measures, tables
-from einthoven.report.cases import write_errors
+from einthoven.report.cases import CLASS_COLUMNS, write_errors
 from einthoven.report.checklists import CHECKLISTS
 from einthoven.report.clinical import clinical_tables
 from einthoven.report.data import pretraining_data, report_data
@@ -65,7 +65,8 @@ def write_report(
 ) -> Path:
     """Write one HTML page about finished runs, and its numbers as JSON beside it.
 
-    `NAME.errors.csv` lists every wrong call of the first run, if it has thresholds. The page of
+    `NAME.errors.csv` lists every wrong call of the first run, if it has thresholds, or every record
+    with a wrong class. The page of
     pretraining runs, finished or not, has their losses.
 
     Parameters
@@ -119,6 +120,10 @@ def write_report(
             gallery["file"] = page.with_suffix(".errors.csv").name
             write_errors(page.with_name(gallery["file"]), gallery["errors"])
             gallery["errors"] = gallery["errors"][:MOST_ERRORS]
+        if wrong := data.get("wrong_classes"):
+            wrong["file"] = page.with_suffix(".errors.csv").name
+            write_errors(page.with_name(wrong["file"]), wrong["errors"], CLASS_COLUMNS)
+            wrong["errors"] = wrong["errors"][:MOST_ERRORS]
         is_numeric = "agreement" in data["runs"][0]["score"]
         html = _value_page(data) if is_numeric else build_page(data, records)
     write_text(page, html)
@@ -176,7 +181,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         "subgroups": "subgroups" in evaluation and "Subgroup analysis",
         "robustness": "robustness" in evaluation and "Fewer leads and noise",
         "examples": data["examples"] and "Examples",
-        "errors": "measures" not in first["score"] and "Wrong calls",
+        "errors": "Wrong classes" if data.get("wrong_classes") else "Wrong calls",
         "provenance": "Provenance",
         "limitations": "Limitations",
         "checklists": "Reporting checklists",
@@ -205,6 +210,9 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         anchors=anchors,
         sheets=dict(zip(anchors, records, strict=True)),
         errors_table=tables.errors_table(gallery, anchors) if gallery else None,
+        wrong_classes_table=tables.wrong_classes_table(data["wrong_classes"]["errors"])
+        if data.get("wrong_classes")
+        else None,
         **parts,
     )
 

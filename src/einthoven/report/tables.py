@@ -499,6 +499,25 @@ def errors_table(gallery: Json, anchors: Mapping[int, str]) -> Table:
     return Table("table-errors", caption, head, rows, kind="words dense")
 
 
+def wrong_classes_table(errors: Sequence[Json]) -> Table:
+    """Records with another most probable class than the true one."""
+    head = [
+        "Record",
+        "Patient",
+        "True class",
+        "Predicted class",
+        "Probability",
+        "Of the true class",
+    ]
+    rows: list[list[Cell]] = [
+        [error["record"], error["patient"], error["truth"], error["predicted"]]
+        + [metric(error[key]) for key in ("probability", "probability_of_truth")]
+        for error in errors
+    ]
+    caption = "Records with a wrong class, the most confident ones first."
+    return Table("table-errors", caption, head, rows, kind="words dense")
+
+
 def policy_table(policy: Sequence[Json]) -> Table:
     """Settings that the size of the cohort, or validation, determines, with the reasons."""
     has_folds = any(entry["folds"] for entry in policy)
