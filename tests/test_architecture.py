@@ -28,6 +28,7 @@ ROOMS = (
     "signals",
     "predictions",
     "evaluate",
+    "explain",
     "report",
     "backbones",
     "models",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,10 +13,14 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from numpy.typing import NDArray
+from scipy.ndimage import uniform_filter1d
 
 from einthoven.records.limb_leads import derive_limb_leads
 from einthoven.records.record import STANDARD_LEADS, Record
 from einthoven.report.figures import drawing, to_svg
+
+if TYPE_CHECKING:
+    from einthoven.explain import Attribution
 
 ROWS = (("I", "aVR", "V1", "V4"), ("II", "aVL", "V2", "V5"), ("III", "aVF", "V3", "V6"))
 RHYTHM = "II"
@@ -32,10 +37,23 @@ _LEAST_GAP, _LARGEST_GAP = 20.0, 45.0  # mm between baselines; taller complexes 
 _MM_PER_UNIT = (10.0, 5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05, 0.02, 0.01)
 _PULSE = (1.0, 2.0, 2.0, 7.0, 7.0, 8.0)  # mm from the left edge: 200 ms, of 1 mV or one unit
 _BUCKET = 0.01  # s
+FOR, AGAINST = "#e8590c", "#1c6dd0"
+"""Colours under a trace: evidence for a label and against it."""
+_LEVELS = (0.2, 0.4, 0.6, 0.8)  # opacity of the colours; each is a quarter of the scale
+_LARGEST = 0.995  # quantile of the magnitudes that has the full colour
+_BLUR = 0.04  # s, over which an attribution is averaged to be drawn
+_MARKER = 4.0  # points, width of the colour under a trace
 _TALLEST = 20.0  # mm above or below a baseline, for all but a thousandth of the samples
 
 
-def ecg_paper(record: Record, *, title: str = "", name: str = "ecg", small: bool = False) -> str:
+def ecg_paper(
+    record: Record,
+    *,
+    title: str = "",
+    name: str = "ecg",
+    small: bool = False,
+    attribution: Attribution | None = None,
+) -> str:
     """Draw an ECG on paper, as one `<svg>` element in its true size.
 
     Twelve leads of at least 10 s have the standard layout: 2.5 s of each lead in three rows of
@@ -46,19 +64,28 @@ def ecg_paper(record: Record, *, title: str = "", name: str = "ecg", small: bool
     The title stands above the paper; the record's name and patient are not printed. `name` is the
     prefix of the ids, unique in a page. A drawing to be shown `small` has the lowest and the
     highest sample of every 10 ms, a fraction of the size of all samples.
+
+    An attribution of this record is drawn as colour under the traces of its leads: `FOR` and
+    `AGAINST` in four shades, the mean over 40 ms. The full shade is that of the largest magnitudes;
+    below an eighth of it there is none. It does not go with `small`.
     """
     rate = record.rate
     record = _extremes(record) if small else record
+    shades = {} if attribution is None else _shades(attribution)
     whole = record.signal.shape[1] >= int(SHEET * record.rate)
     if whole and set(STANDARD_LEADS) <= set(record.leads):
         leads, step = "the twelve standard leads", SHEET / 4
         rows: list[Strips] = [
-            [_strip(record, lead, i * step, seconds=step) for i, lead in enumerate(row)]
+            [
+                _strip(record, lead, i * step, seconds=step, shades=shades)
+                for i, lead in enumerate(row)
+            ]
             for row in ROWS
         ]
-        rows.append([_strip(record, RHYTHM)])
+        rows.append([_strip(record, RHYTHM, shades=shades)])
     else:
-        leads, rows = ", ".join(record.leads), [[_strip(record, x)] for x in record.leads]
+        leads = ", ".join(record.leads)
+        rows = [[_strip(record, x, shades=shades)] for x in record.leads]
     caption = f"25 mm/s · 10 mm/mV · {rate:g} Hz · no display filter"
     seconds = min(record.duration, SHEET)
     alt = f"Electrocardiogram, {seconds:.3g} s of {leads}, at 25 mm/s and 10 mm/mV"
@@ -117,12 +144,15 @@ class Strip:
         Hz.
     height : array of float64
         mm above the baseline of the row; NaN where the signal is unknown.
+    shade : array of int, optional
+        Colour under each sample, -4 to 4: negative against a label, positive for it.
     """
 
     lead: str
     start: float
     rate: float
     height: NDArray[np.float64]
+    shade: NDArray[np.intp] | None = None
 
     @property
     def x(self) -> NDArray[np.float64]:
@@ -171,12 +201,30 @@ def _layout(rows: Sequence[Strips]) -> tuple[list[float], float]:
     return heights.tolist(), float(heights[0] + _gap(above[0] + SQUARE))
 
 
-def _strip(record: Record, lead: str, start: float = 0.0, *, seconds: float = SHEET) -> Strip:
+def _strip(
+    record: Record,
+    lead: str,
+    start: float = 0.0,
+    *,
+    seconds: float = SHEET,
+    shades: Mapping[str, NDArray[np.intp]],
+) -> Strip:
     voltage = _about_median(record.signal[record.leads.index(lead)])
     first, last = (round(time * record.rate) for time in (start, start + seconds))
     # One sample more, so that a strip reaches the start of the next one.
     height = MM_PER_MV * voltage[first : last + 1]
-    return Strip(lead, first / record.rate, record.rate, height)
+    shade = shades[lead][first : last + 1] if lead in shades else None
+    return Strip(lead, first / record.rate, record.rate, height, shade)
+
+
+def _shades(attribution: Attribution) -> dict[str, NDArray[np.intp]]:
+    """Shade of every sample of every lead, -4 to 4."""
+    width = max(1, round(_BLUR * attribution.rate))
+    values = uniform_filter1d(attribution.values.astype(np.float64), width, axis=1)
+    largest = float(np.quantile(np.abs(values), _LARGEST)) or 1.0
+    steps = np.round(len(_LEVELS) * values / largest).astype(np.intp)
+    steps = np.clip(steps, -len(_LEVELS), len(_LEVELS))
+    return dict(zip(attribution.leads, steps, strict=True))
 
 
 def _extremes(record: Record) -> Record:
@@ -230,6 +278,8 @@ def _grid(width: float, height: float, step: int) -> Path:
 
 def _draw_strip(axes: Axes, strip: Strip, baseline: float, *, name: str) -> None:
     x, y = strip.x, baseline + strip.height
+    if strip.shade is not None:
+        _draw_shades(axes, x, y, strip.shade, name=name)
     axes.plot(x, y, color=_TRACE, lw=0.75, gid=name)
     if strip.start:
         axes.plot([x[0]] * 2, [baseline - 2, baseline + 2], color=_TRACE, lw=0.8)
@@ -237,3 +287,26 @@ def _draw_strip(axes: Axes, strip: Strip, baseline: float, *, name: str) -> None
     behind = _reach(strip.height[: max(1, round(0.4 * strip.rate))])
     place = baseline + min(max(behind + 1.5, 5.0), 14.0)
     axes.text(x[0] + 1, place, strip.lead, fontsize=8.5, fontweight="bold", color=_TRACE)
+
+
+def _draw_shades(
+    axes: Axes,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    shade: NDArray[np.intp],
+    *,
+    name: str,
+) -> None:
+    style: dict[str, Any] = {"lw": _MARKER, "solid_capstyle": "butt", "solid_joinstyle": "round"}
+    for step in np.unique(shade[shade != 0]).tolist():
+        inside = shade == step
+        inside[1:] |= inside[:-1]  # up to the next sample, so that neighbours touch
+        colour, side = (FOR, "for") if step > 0 else (AGAINST, "against")
+        axes.plot(
+            x,
+            np.where(inside, y, np.nan),
+            color=colour,
+            alpha=_LEVELS[abs(step) - 1],
+            gid=f"{name}-{side}-{abs(step)}",
+            **style,
+        )

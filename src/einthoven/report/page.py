@@ -187,7 +187,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         "checklists": "Reporting checklists",
     }
     headings = {key: str(heading) for key, heading in sections.items() if heading}
-    return _render(
+    return render(
         "page.html.j2",
         data=data,
         simulated=any(run["synthetic"] for run in data["runs"]),
@@ -257,7 +257,7 @@ def _value_page(data: Json) -> str:
         "limitations": "Limitations",
     }
     scores = {run["name"]: run["score"] for run in data["runs"]}
-    return _render(
+    return render(
         "values.html.j2",
         data=data,
         simulated=any(run["synthetic"] for run in data["runs"]),
@@ -280,7 +280,7 @@ def _value_page(data: Json) -> str:
 def _pretraining_page(data: Json) -> str:
     """Render the page of pretraining runs: curves of losses, every epoch, provenance."""
     histories = _histories(data)
-    return _render(
+    return render(
         "pretraining.html.j2",
         data=data,
         simulated=any(
@@ -326,13 +326,13 @@ def before_and_after(
             return
         svg: str = to_svg(sheet, name="doctor", alt=f"{title}: {', '.join(leads)}")
         if kind == ".html":
-            svg = _render(
+            svg = render(
                 "preparation.html.j2", simulated=False, title=title, findings=findings, figure=svg
             )
         write_text(file, svg)
 
 
-def _render(template: str, **context: Any) -> str:
+def render(template: str, **context: Any) -> str:
     numbers = {key: partial(next, counter(1)) for key in ("next_table", "next_figure")}
     style = Markup((tables.TEMPLATES / "page.css").read_text(encoding="utf-8"))
     page = _PAGES.get_template(template)
