@@ -65,6 +65,26 @@ def inverted(lead: str) -> Fault:
     return fault
 
 
+def all_inverted(x: Signal, second: int) -> Signal:
+    return -x
+
+
+def backwards(x: Signal, second: int) -> Signal:
+    return x[:, ::-1]
+
+
+def tenth(lead: str) -> Fault:
+    def fault(x: Signal, second: int) -> Signal:
+        x[LEADS[lead]] *= np.float32(0.1)
+        return x
+
+    return fault
+
+
+def unchanged(x: Signal, second: int) -> Signal:
+    return x
+
+
 def reversed_chest(x: Signal, second: int) -> Signal:
     x[6:] = x[:5:-1].copy()
     return x
@@ -186,9 +206,20 @@ FAULTS: dict[str, tuple[str, Fault, tuple[str, ...]]] = {
     "V1 to V6 reversed": ("electrodes", reversed_chest, ()),
     "V1 inverted": ("electrodes", inverted("V1"), ("V1",)),
     "V4 inverted": ("electrodes", inverted("V4"), ("V4",)),
+    "V1 ten times too small": ("electrodes", tenth("V1"), ("V1",)),
+    "V3 ten times too small": ("electrodes", tenth("V3"), ("V3",)),
+    "V6 ten times too small": ("electrodes", tenth("V6"), ("V6",)),
+    "all leads inverted": ("beats", all_inverted, ()),
+    "time reversed": ("beats", backwards, ()),
+    "rate declared twice as high": ("beats", unchanged, ()),
+    "rate declared half as high": ("beats", unchanged, ()),
     "wander of 2 mV at 0.2 Hz in all leads": ("baseline-wander", wandering, ()),
     "white noise of 0.1 mV in all leads": ("noise", noisy, ()),
 }
+
+
+DECLARED = {"rate declared twice as high": 2.0, "rate declared half as high": 0.5}
+"""Factor of the declared sampling rate in faults where it is wrong."""
 
 
 def sensitivity(records: Sequence[Record]) -> list[str]:
@@ -202,7 +233,9 @@ def sensitivity(records: Sequence[Record]) -> list[str]:
         found = right = doubted = 0
         for record in records:
             changed = np.ascontiguousarray(change(record.signal.copy(), round(record.rate)))
-            results = [x for x in findings(replace(record, signal=changed)) if x.level != "note"]
+            rate = record.rate * DECLARED.get(fault, 1.0)
+            results = findings(replace(record, signal=changed, rate=rate))
+            results = tuple(x for x in results if x.level != "note")
             doubted += bool(results)
             named = [set(finding.leads) for finding in results if finding.name == name]
             found += bool(named)

@@ -1,5 +1,7 @@
 """Electrodes in each other's place, by how the eight independent leads usually go together.
 
+A chest lead that is inverted or ten times too small is found in the same way.
+
 Exchanged limb electrodes obey the laws of the limb leads, and exchanged chest electrodes obey none.
 For each exchange, a logistic regression tells recordings with it from those without, by the
 correlations of the leads, their sizes and the asymmetry of their deflections. `electrodes.json`
@@ -34,14 +36,14 @@ _PAIRS = [p for p in combinations(_CHEST, 2) if p not in (("V4", "V5"), ("V5", "
 
 @dataclass(frozen=True, eq=False)
 class Exchange:
-    """An exchange of electrodes, after which leads have wrong names.
+    """An exchange of electrodes, after which leads have wrong names, or a change of one lead.
 
     Attributes
     ----------
     text : str
         Description.
     leads : tuple of str
-        Leads with wrong names.
+        Leads with wrong names or values.
     matrix : numpy.ndarray, shape (8, 8)
         Effect on `LEADS`, which it multiplies from the left.
     """
@@ -72,6 +74,9 @@ def _exchanges() -> Mapping[str, Exchange]:
     for lead in _CHEST:
         sign = np.where(np.array(LEADS) == lead, -1.0, 1.0)
         result[f"-{lead}"] = Exchange(f"{lead} seems to be inverted", (lead,), np.diag(sign))
+        tenth = np.where(np.array(LEADS) == lead, 0.1, 1.0)
+        text = f"{lead} seems to be ten times too small"
+        result[f"{lead}/10"] = Exchange(text, (lead,), np.diag(tenth))
     return result
 
 
@@ -123,10 +128,15 @@ def _without_signal(x: NDArray[np.float64]) -> Exchange | None:
 
 def steady(x: NDArray[np.float64], rate: float) -> NDArray[np.float64]:
     """Leads in mV, (..., samples), averaged to about 100 Hz, without their mean over 1 s."""
-    step = max(1, round(rate / _RATE))
+    step = round(rate / steady_rate(rate))
     count = x.shape[-1] // step
     x = x[..., : count * step].reshape(*x.shape[:-1], count, step).mean(axis=-1)
     return x - uniform_filter1d(x, max(1, round(rate / step)), axis=-1, mode="nearest")
+
+
+def steady_rate(rate: float) -> float:
+    """Sampling rate after `steady`, Hz: 100 Hz, or a divisor of the rate close to it."""
+    return rate / max(1, round(rate / _RATE))
 
 
 def features(x: NDArray[np.float64]) -> NDArray[np.float64]:

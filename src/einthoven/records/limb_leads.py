@@ -190,16 +190,16 @@ def contradiction(record: Record) -> Contradiction | None:
         return float(np.sqrt(max(np.trace(outside @ changed), 0.0) / total))
 
     unit = np.eye(len(names))
+    before, largest = share(unit), float(np.abs(outside @ x).max())
+    if before <= _HELD:
+        return Contradiction(before, largest)
     changes: dict[tuple[str, ...], NDArray[np.float64]] = {}
     for i, j in combinations(range(len(names)), 2):
         changes[names[i], names[j]] = _exchange(unit, i, j)
     for i, name in enumerate(names):
         changes[(name,)] = unit - 2 * np.diag(unit[i])
     holding = [leads for leads, change in changes.items() if share(change) <= _HELD]
-    before = share(unit)
-    is_explained = before > _HELD and len(holding) == 1
-    largest = float(np.abs(outside @ x).max())
-    return Contradiction(before, largest, holding[0] if is_explained else ())
+    return Contradiction(before, largest, holding[0] if len(holding) == 1 else ())
 
 
 def _exchange(unit: NDArray[np.float64], i: int, j: int) -> NDArray[np.float64]:

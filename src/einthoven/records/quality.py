@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import uniform_filter1d
 
 from einthoven.errors import PreparationError, RecordError
+from einthoven.records.beats import FAULTS, fault_of
 from einthoven.records.calibration import calibration_start, without_calibration
 from einthoven.records.electrodes import LEADS, exchange_of, independent_leads
 from einthoven.records.limb_leads import contradiction
@@ -66,7 +67,7 @@ class Finding:
     name : str
         `missing`, `flat`, `no-signal`, `lead-off`, `dropouts`, `clipping`, `identical-leads`,
         `unit`, `amplitude`, `artefact`, `limb-leads`, `offset`, `baseline-wander`, `noise`,
-        `mains-hum`, `calibration-pulse` or `electrodes`.
+        `mains-hum`, `calibration-pulse`, `beats` or `electrodes`.
     level : {"note", "doubt", "unusable"}
         A note leaves predictions as they are, a doubt is stated with them, and an unusable
         recording has no calls.
@@ -96,7 +97,7 @@ def findings(record: Record) -> tuple[Finding, ...]:
         if amplitude.is_plausible:
             results += [*_dropouts(record), *_clipping(record), *_artefacts(record, amplitude)]
     if not any(finding.name in _LEADS_UNLIKE_NAMES for finding in results):
-        results += _electrodes(x)
+        results += list(_electrodes(x)) or _beats(record, x)
     return by_level(results)
 
 
@@ -159,9 +160,10 @@ def _stretches(record: Record, independent: NDArray[np.float64] | None) -> Itera
         )
     for start, stop in stretches:
         still[:, start:stop] = False
-    longest = np.array(
-        [max((b - a for a, b in _runs(row, _LEAD_OFF * record.rate)), default=0) for row in still]
-    )
+    longest = np.zeros(len(still))
+    width = still.shape[1] + 1
+    for start, stop in _runs(np.pad(still, ((0, 0), (0, 1))).ravel(), _LEAD_OFF * record.rate):
+        longest[start // width] = max(longest[start // width], stop - start)
     off = (longest > 0) & ~whole
     unrelated = np.isin(record.leads, _unrelated(independent)) & ~off
     without = (quiet.single > 0) & ~off & ~unrelated
@@ -210,11 +212,15 @@ def _seconds(stretches: NDArray[np.bool_]) -> int:
 
 
 def _unrelated(x: NDArray[np.float64] | None) -> list[str]:
-    """Leads that the others do not explain; `x` is the result of `independent_leads`."""
+    """Chest leads that the others do not explain; `x` is the result of `independent_leads`.
+
+    A limb lead has no electrode of its own, and is left to `electrodes`.
+    """
     if x is None:
         return []
     inverse = np.linalg.inv(np.corrcoef(x) + 1e-6 * np.eye(len(x)))
-    return list(compress(LEADS, 1 - 1 / np.diag(inverse) < _UNRELATED_LEAD))
+    explained = 1 - 1 / np.diag(inverse)
+    return [lead for lead in compress(LEADS, explained < _UNRELATED_LEAD) if lead[0] == "V"]
 
 
 def _dropouts(record: Record) -> Iterator[Finding]:
@@ -284,6 +290,11 @@ def _limb_leads(record: Record) -> Iterator[Finding]:
         text += ": exchanged, or filtered or scaled apart"
     level: Level = "unusable" if gap.explained or gap.share >= _UNRELATED else "doubt"
     yield Finding("limb-leads", level, text, gap.explained)
+
+
+def _beats(record: Record, independent: NDArray[np.float64] | None) -> Iterator[Finding]:
+    if independent is not None and (fault := fault_of(independent, record.rate)):
+        yield Finding("beats", "doubt", FAULTS[fault])
 
 
 def _electrodes(independent: NDArray[np.float64] | None) -> Iterator[Finding]:
