@@ -132,7 +132,7 @@ def _gaps(record: Record) -> Iterator[Finding]:
 
 
 def _flat(record: Record) -> Iterator[Finding]:
-    rows = np.isin(record.leads, flat_leads(record))
+    rows = _rows(record, flat_leads(record))
     if rows.any():
         level: Level = "unusable" if rows.all() else "doubt"
         yield _of_leads("flat", level, record, rows, "constant throughout")
@@ -143,7 +143,7 @@ def _stretches(record: Record, independent: NDArray[np.float64] | None) -> Itera
 
     `independent` is the result of `independent_leads`.
     """
-    whole = np.isin(record.leads, flat_leads(record))
+    whole = _rows(record, flat_leads(record))
     still = np.abs(np.diff(record.signal, axis=1)) <= _RESOLUTION
     common = np.asarray(still[~whole].all(axis=0))
     stretches = _runs(common, _NO_SIGNAL * record.rate)
@@ -165,7 +165,7 @@ def _stretches(record: Record, independent: NDArray[np.float64] | None) -> Itera
     for start, stop in _runs(np.pad(still, ((0, 0), (0, 1))).ravel(), _LEAD_OFF * record.rate):
         longest[start // width] = max(longest[start // width], stop - start)
     off = (longest > 0) & ~whole
-    unrelated = np.isin(record.leads, _unrelated(independent)) & ~off
+    unrelated = _rows(record, _unrelated(independent)) & ~off
     without = (quiet.single > 0) & ~off & ~unrelated
     for rows, text in (
         (off, f"constant for up to {longest[off].max(initial=0) / record.rate:.3g} s"),
@@ -300,6 +300,11 @@ def _beats(record: Record, independent: NDArray[np.float64] | None) -> Iterator[
 def _electrodes(independent: NDArray[np.float64] | None) -> Iterator[Finding]:
     if independent is not None and (exchange := exchange_of(independent)):
         yield Finding("electrodes", "doubt", exchange.text, exchange.leads)
+
+
+def _rows(record: Record, leads: Sequence[str]) -> NDArray[np.bool_]:
+    """Mask of some of a recording's leads."""
+    return np.array([lead in leads for lead in record.leads])
 
 
 def _of_leads(
