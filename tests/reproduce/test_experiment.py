@@ -28,6 +28,7 @@ from einthoven.reproduce.experiment import (
     experiment_names,
     load_experiment,
 )
+from einthoven.reproduce.run import Reproduction
 from einthoven.stages.pretrain import check_pretraining
 from einthoven.stages.recipe import load_recipe
 
@@ -121,6 +122,24 @@ def test_equal_steps_at_every_share() -> None:
     assert tenth is not None
     assert (tenth.epochs, tenth.warmup_epochs) == (10 * whole.epochs, 10 * whole.warmup_epochs)
     assert experiment.recipe(f"{PLAIN}-equal-steps", "x").stage2 == whole
+
+
+def test_the_thresholds_of_an_ejection_fraction(tmp_path: Path) -> None:
+    experiment = load_experiment("ejection-fraction")
+    task = experiment.targets[experiment.main_task]
+    assert task.targets == ("lvef <= 30", "lvef <= 40", "lvef <= 50")
+    rows = [f"ecg{n}.hea,p{n},{20 + n}\n" for n in range(40)]
+    table = tmp_path / "ecgs.csv"
+    table.write_text("path,patient,lvef\n" + "".join(rows))
+    reproduction = Reproduction(experiment, "ecg_fm", table, tmp_path / "store", tmp_path / "out")
+    cohort = reproduction.open_cohort(experiment.main_task)
+    assert cohort.task == "lvef-thresholds"
+    assert cohort.matrix.sum(axis=0).tolist() == [11, 21, 31]
+    low = experiment.recipe("low-rate", "ecg_fm")
+    assert low.stage2 is not None
+    assert (low.stage2.base_lr, low.stage2.freeze_extractor, low.pos_weight) == (
+        1e-6, True, "balanced"
+    )  # fmt: skip
 
 
 def test_a_general_recipe_is_that_of_the_backbone() -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pandas as pd
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from einthoven.errors import ReproduceError
 from einthoven.files import read_toml
@@ -31,6 +31,7 @@ from einthoven.stages.recipe import (
     load_recipe,
     recipe_for,
 )
+from einthoven.tasks import Task
 from einthoven.training.optim import Toml
 
 POST, PLAIN = "post-training", "fine-tuning"
@@ -42,6 +43,7 @@ EXPERIMENTS = Path(__file__).parent / "experiments"
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 FOLDER_NAME = r"^[A-Za-z0-9][A-Za-z0-9._=-]*$"
+Target = Annotated[Task, BeforeValidator(lambda keys: Task(**keys))]
 FolderName = Annotated[str, Field(pattern=FOLDER_NAME)]
 _NOT_EXTENDED = {"name", "description", "made_for"}
 _NO_CHANGE = {"name", "description", "seed", "data.fraction"}  # fields that differ in every run
@@ -181,6 +183,8 @@ class Experiment(Toml):
     """The columns of the tables."""
     main_task: str = "all-71"
     """The task of all figures."""
+    targets: dict[FolderName, Target] = Field(default_factory=dict)
+    """Tasks that the cohort does not name, as in `task.toml`: labels, by the name in `tasks`."""
     table_variants: tuple[str, ...] = (PLAIN, POST)
     """Variants of table 2; with more than the pair, a second table compares all of them."""
     table_variants_on: tuple[str, ...] = ()

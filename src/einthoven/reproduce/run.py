@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache, cached_property
 from hashlib import sha256
@@ -49,6 +49,7 @@ from einthoven.stages.data import with_fraction
 from einthoven.stages.posttrain import posttrain
 from einthoven.stages.pretrain import MODEL, check_pretraining, pretrain
 from einthoven.stages.recipe import Recipe
+from einthoven.tasks import Task
 from einthoven.training.distributed import Processes
 from einthoven.training.run import RunFolder
 
@@ -115,7 +116,9 @@ class Reproduction:
 
         Raises CohortError if it cannot be opened.
         """
-        return _opened(self.cohort.absolute(), task, self.experiment.min_records)
+        target = self.experiment.targets.get(task, task)
+        cohort = _opened(self.cohort.absolute(), target, self.experiment.min_records)
+        return cohort if target is task else replace(cohort, task=task)
 
     def recipe(self, run: Run) -> Recipe:
         """A run's recipe."""
@@ -337,7 +340,7 @@ class Reproduction:
 
 
 @cache
-def _opened(path: Path, task: str, min_records: int) -> Cohort:
+def _opened(path: Path, task: str | Task, min_records: int) -> Cohort:
     return open_cohort(path, task, min_records=min_records)
 
 
