@@ -135,7 +135,7 @@ def reproduce(
     name = backbone or ""
     runs = grid.only(grid.runs_of(target, definition, name), only or (), definition.pairs(name))
     runs = grid.shard(runs, shard)
-    folder = _ptbxl_folder(cohort)
+    folder = _ptbxl_folder(cohort, definition)
     # Packed later, so that everything else is checked first.
     pack = store_folder(folder, store)
     reproduction = Reproduction(definition, name, folder, pack, out, weights, device, threads)
@@ -192,9 +192,12 @@ def _experiment(
     return experiment
 
 
-def _ptbxl_folder(cohort: Path | None) -> Path:
+def _ptbxl_folder(cohort: Path | None, experiment: Experiment) -> Path:
+    """PTB-XL's folder, or any cohort if the experiment defines its tasks itself."""
     from einthoven.cohorts.ptbxl import LAYOUT
 
+    if cohort is not None and set(experiment.tasks) <= set(experiment.targets):
+        return cohort
     if cohort is None or not LAYOUT.recognises(cohort):
         raise ReproduceError(
             f"{cohort} is not {LAYOUT.holds}",
