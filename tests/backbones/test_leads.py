@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from einthoven.backbones.leads import LeadSubset
+from einthoven.backbones.lead_subset import LeadSubset
 from einthoven.backbones.registry import create_backbone
 from einthoven.errors import BackboneError
 from einthoven.records.record import STANDARD_LEADS

@@ -296,7 +296,7 @@ def test_without_a_valid_measurement_there_are_no_calls(
 def test_a_subset_of_leads_is_built_once_for_all_records(
     synthetic: Cohort, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from einthoven.inference import records as module
+    from einthoven.inference import torch_runtime as module
 
     built = []
     original = module.LeadSubset
@@ -313,7 +313,7 @@ def test_a_subset_of_leads_is_built_once_for_all_records(
 
 
 def test_prediction_on_another_device_copies_the_model(synthetic: Cohort) -> None:
-    from einthoven.inference.records import on_device
+    from einthoven.inference.torch_runtime import on_device
 
     model = make(synthetic.labels)
     copy = on_device(model.classifier, "meta")

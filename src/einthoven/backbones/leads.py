@@ -9,17 +9,15 @@ ECGFounder and ECG-FM read zeros, and some refuse.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
-
-import torch
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
 from einthoven.errors import BackboneError
 from einthoven.records.limb_leads import derivable_leads, derivation
 from einthoven.records.record import STANDARD_LEADS
 from einthoven.signals.steps import Derive
 
-Policy = Literal["native", "derived"]
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _ROW = {name.lower(): row for row, name in enumerate(STANDARD_LEADS)}
 
@@ -110,69 +108,21 @@ def with_derived(leads: Sequence[str]) -> tuple[tuple[str, ...], tuple[Derive, .
     return rows, (Derive(derivable, pair),)
 
 
-class LeadSubset(nn.Module):
-    """Restrict a backbone or classifier to some of its leads.
-
-    Parameters
-    ----------
-    network : Backbone or Classifier
-        Called as ``network(x, leads=leads)``.
-    leads : sequence of str
-        Names of the available leads.
-    all_leads : sequence of str
-        Leads that the network was built for, in its order.
-    samples : int
-        Length of a prepared input, for a trial forward pass.
-
-    Attributes
-    ----------
-    leads : tuple of str
-        The available leads, in the network's order.
-    rows : tuple of str
-        Rows of an input: `leads` and those that the preparation computes
-        (``preparation.with_leads(rows).deriving(leads)``).
-    policy : {"native", "derived"}
-        Whether limb leads are computed, or the network alone handles the missing ones.
+def subset_of(leads: Sequence[str], all_leads: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Available leads of a network, in its order, and with those that follow from them.
 
     Raises
     ------
     BackboneError
-        If the network was not built for one of the leads, or refuses an input without the others.
+        If the network was not built for one of the leads.
     """
-
-    def __init__(
-        self, network: nn.Module, leads: Sequence[str], *, all_leads: Sequence[str], samples: int
-    ) -> None:
-        super().__init__()
-        available = canonical_leads(leads)
-        unknown = [lead for lead in available if lead not in all_leads]
-        if unknown:
-            raise BackboneError(
-                f"{', '.join(unknown)} is not among the leads that this network reads, "
-                f"{', '.join(all_leads)}",
-                remedy="name some of the leads that it reads",
-            )
-        self.network = network
-        self.training = network.training  # restoring the wrapper's mode restores both
-        self.leads = tuple(lead for lead in all_leads if lead in available)
-        derivable = derivable_leads(available)
-        self.rows = tuple(lead for lead in all_leads if lead in available or lead in derivable)
-        self.policy: Policy = "native" if self.rows == self.leads else "derived"
-        self._check(samples)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (batch, rows, samples), rows as `rows`, to the network's output."""
-        output: Tensor = self.network(x, leads=self.rows)
-        return output
-
-    def _check(self, samples: int) -> None:
-        """Run one forward pass on zeros, so that a refusal comes early."""
-        device = next(self.network.parameters()).device
-        modes = [(module, module.training) for module in self.network.modules()]
-        self.network.eval()  # zeros must not enter the statistics of batch norms
-        try:
-            with torch.no_grad():
-                self(torch.zeros(1, len(self.rows), samples, device=device))
-        finally:
-            for module, was_training in modes:
-                module.training = was_training
+    available = canonical_leads(leads)
+    unknown = [lead for lead in available if lead not in all_leads]
+    if unknown:
+        raise BackboneError(
+            f"{', '.join(unknown)} is not among the leads that this network reads, "
+            f"{', '.join(all_leads)}",
+            remedy="name some of the leads that it reads",
+        )
+    rows = {*available, *derivable_leads(available)}
+    return tuple(tuple(lead for lead in all_leads if lead in some) for some in (available, rows))

@@ -14,6 +14,7 @@ from einthoven.cli import (
     doctor,
     evaluate,
     explain,
+    export,
     init,
     predict,
     pretrain,
@@ -78,7 +79,7 @@ def options(
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (init.init, demo.demo, doctor.doctor),
     "Train on labelled ECGs": (train.posttrain, train.search, train.ensemble, recipes.recipes),
-    "Predict": (predict.predict, predict.embed),
+    "Predict": (predict.predict, predict.embed, export.export),
     "Explain": (explain.explain,),
     "Evaluate": (evaluate.evaluate, evaluate.compare, evaluate.report, evaluate.card),
     "Data": (data.label, data.convert_ecg, data.pack, data.download, data.synthesize),

@@ -57,7 +57,7 @@ Out = Annotated[
 
 def _check_device(name: str) -> str:
     """Refuse a device that does not exist before anything is read."""
-    if name != "auto":
+    if name not in ("auto", "cpu"):
         from einthoven.backbones.inference import device_of
 
         device_of(name)

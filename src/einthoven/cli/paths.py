@@ -46,6 +46,33 @@ def model_folder(path: Path) -> Path:
     )
 
 
+def model_to_predict(path: Path, runtime: str) -> Path:
+    """Model folder or exported file of a model for a runtime: auto, torch or onnx.
+
+    Raises ModelError if the model is not there in the form that the runtime needs.
+    """
+    from einthoven.models.onnx_model import SUFFIX, is_onnx
+
+    if is_onnx(path):
+        if runtime == "torch":
+            raise ModelError(
+                f"{path} is an exported model, which PyTorch does not run",
+                remedy="name the model folder, or leave out --runtime",
+            )
+        return path
+    folder = model_folder(path)
+    if runtime != "onnx":
+        return folder
+    exported = folder / f"model{SUFFIX}"
+    if not exported.is_file():
+        raise ModelError(
+            f"{exported} is missing",
+            remedy=f"einthoven export {path} --out model.onnx, and "
+            "--model model.onnx; in a model folder, a file of that name is found",
+        )
+    return exported
+
+
 # ---------------------------------------------------------------------- cohorts
 
 

@@ -29,6 +29,7 @@ from einthoven.report.format import counted
 
 if TYPE_CHECKING:
     from einthoven.inference import EmbeddingFile, PredictionFile, RecordPrediction
+    from einthoven.inference.runtimes import AnyModel
     from einthoven.models import Model
 
 SAMPLE = Path("SIMULATED ECG")
@@ -58,6 +59,16 @@ def predict(
     sidecar: Sidecar = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Records in one batch, with --out.")] = 64,
     device: Device = "auto",
+    runtime: Annotated[
+        str,
+        one_of(
+            "auto",
+            "torch",
+            "onnx",
+            help="PyTorch, or onnxruntime for a model of `einthoven export`: a .onnx file, or "
+            "model.onnx in the model folder. Default: as the model is named.",
+        ),
+    ] = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a file, with all labels.")
     ] = False,
@@ -80,9 +91,9 @@ def predict(
     With --out, such records are listed in NAME.refused.csv beside the result, and an interrupted
     command resumes when it is repeated. A finished table of another request is not replaced.
     """
-    from einthoven.cli.paths import model_folder
+    from einthoven.cli.paths import model_to_predict
     from einthoven.inference import refuse_models
-    from einthoven.models import load_model
+    from einthoven.models import open_model
 
     sources = sources or []
     refuse_models(sources)
@@ -98,7 +109,7 @@ def predict(
     if out is not None and as_json:
         raise EvaluationError("--out writes a table, not JSON", remedy="leave --json or --out out")
     with shown_warnings():
-        loaded = load_model(model_folder(model))
+        loaded = open_model(model_to_predict(model, runtime))
     if out is not None:
         options = {"lead_subset": names, "batch_size": batch_size, "device": device}
         _write_predictions(loaded, cohort or sources, out, options)
@@ -120,7 +131,7 @@ def _cohort_of(sources: list[Path], command: str) -> Path | None:
 
 
 def _print_predictions(
-    model: Model,
+    model: AnyModel,
     sources: list[Path],
     leads: tuple[str, ...] | None,
     device: str,
@@ -129,10 +140,10 @@ def _print_predictions(
 ) -> None:
     """Print a table for each ECG file, or for a simulated ECG without any; JSON without `top`."""
     from einthoven.cohorts.synthetic import sample_record
-    from einthoven.inference import Predictor, device_of
+    from einthoven.inference import Predictor
     from einthoven.records.formats import read_excerpt, records_of, suffixes
 
-    predictor = Predictor(model, leads=leads, device=device_of(device))
+    predictor = Predictor(model, leads=leads, device=device)
     if not sources:
         note("No ECG file is named: this is the prediction of a SIMULATED ECG, not of a patient.")
     failed = False
@@ -154,7 +165,7 @@ def _print_predictions(
 
 
 def _write_predictions(
-    model: Model, source: Path | list[Path], out: Path, options: dict[str, Any]
+    model: AnyModel, source: Path | list[Path], out: Path, options: dict[str, Any]
 ) -> None:
     from einthoven.inference import write_predictions
 
@@ -198,7 +209,7 @@ def _as_json(file: Path, prediction: RecordPrediction) -> dict[str, Any]:
     }
 
 
-def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, top: int) -> None:
+def _print_prediction(file: Path, prediction: RecordPrediction, model: AnyModel, top: int) -> None:
     record, has_thresholds = prediction.record, prediction.thresholds is not None
     form = model.task.behaviour.form
     has_meanings, has_units = any(model.descriptions.values()), any(prediction.units.values())
@@ -240,7 +251,7 @@ def _print_prediction(file: Path, prediction: RecordPrediction, model: Model, to
     output.print(table)
 
 
-def _remarks(prediction: RecordPrediction, model: Model) -> list[str]:
+def _remarks(prediction: RecordPrediction, model: AnyModel) -> list[str]:
     remarks = []
     if model.calibration is None and not prediction.values:
         remarks.append("not calibrated: the model has no calibration")

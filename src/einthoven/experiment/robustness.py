@@ -28,7 +28,7 @@ from einthoven.evaluate.scores import Score, plain, score_predictions
 from einthoven.experiment.noise import add_noise, add_offset
 from einthoven.files import Json
 from einthoven.inference import predict_cohort
-from einthoven.inference.records import with_leads
+from einthoven.inference.torch_runtime import with_leads
 from einthoven.models import Model
 from einthoven.predictions import Calibration, ClassCalibration, Predictions
 from einthoven.progress import Progress

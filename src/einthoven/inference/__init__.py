@@ -1,22 +1,28 @@
 """Predictions and embeddings of records and cohorts by a model."""
 
-from einthoven.backbones.inference import device_of
-from einthoven.inference.cohorts import (
-    CALIBRATED,
-    calibrate_table,
-    check_uncalibrated,
-    predict_cohort,
-)
-from einthoven.inference.embedding_files import EmbeddingFile
-from einthoven.inference.embeddings import embed_cohort, embed_files
-from einthoven.inference.records import (
-    Predictor,
-    RecordPrediction,
-    on_device,
-    predict_record,
-    with_leads,
-)
-from einthoven.inference.tables import PredictionFile, predict, refuse_models, write_predictions
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from einthoven.backbones.inference import device_of
+    from einthoven.inference.cohorts import (
+        CALIBRATED,
+        calibrate_table,
+        check_uncalibrated,
+        predict_cohort,
+    )
+    from einthoven.inference.embedding_files import EmbeddingFile
+    from einthoven.inference.embeddings import embed_cohort, embed_files
+    from einthoven.inference.records import Predictor, RecordPrediction, predict_record
+    from einthoven.inference.tables import (
+        PredictionFile,
+        predict,
+        refuse_models,
+        write_predictions,
+    )
+    from einthoven.inference.torch_runtime import on_device, with_leads
 
 __all__ = [
     "CALIBRATED",
@@ -37,6 +43,33 @@ __all__ = [
     "with_leads",
     "write_predictions",
 ]
+
+# Imported when they are first used, because many import torch.
+_HOMES = {
+    "CALIBRATED": "inference.cohorts",
+    "EmbeddingFile": "inference.embedding_files",
+    "PredictionFile": "inference.tables",
+    "Predictor": "inference.records",
+    "RecordPrediction": "inference.records",
+    "calibrate_table": "inference.cohorts",
+    "check_uncalibrated": "inference.cohorts",
+    "device_of": "backbones.inference",
+    "embed_cohort": "inference.embeddings",
+    "embed_files": "inference.embeddings",
+    "on_device": "inference.torch_runtime",
+    "predict": "inference.tables",
+    "predict_cohort": "inference.cohorts",
+    "predict_record": "inference.records",
+    "refuse_models": "inference.tables",
+    "with_leads": "inference.torch_runtime",
+    "write_predictions": "inference.tables",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"einthoven.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

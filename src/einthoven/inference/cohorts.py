@@ -14,7 +14,7 @@ from einthoven.backbones.inference import Precision, probabilities
 from einthoven.cohorts.cohort import Cohort
 from einthoven.cohorts.statements import STATEMENTS, any_of
 from einthoven.errors import EvaluationError
-from einthoven.inference.records import on_device, with_leads
+from einthoven.inference.torch_runtime import on_device, with_leads
 from einthoven.models.model import Model
 from einthoven.predictions import Calibration, ClassCalibration, Predictions, listed
 from einthoven.predictions.table import KIND, POS_WEIGHT

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.inference import Precision
-from einthoven.backbones.leads import LeadSubset
+from einthoven.backbones.lead_subset import LeadSubset
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import EinthovenError, EvaluationError
 from einthoven.files import Json
@@ -40,8 +40,8 @@ from einthoven.inference.embedding_files import (
     EmbeddingFile,
     write_embeddings,
 )
-from einthoven.inference.records import on_device
 from einthoven.inference.tables import REFUSED, REMEDY, refused_file, write_refused
+from einthoven.inference.torch_runtime import on_device
 from einthoven.models.model import Model
 from einthoven.progress import Progress
 from einthoven.records.formats import read_excerpt, records_of

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, NamedTuple, TypeVar
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from einthoven.backbones.inference import aggregate_crops
-from einthoven.backbones.leads import LeadSubset
 from einthoven.errors import BackboneError, EinthovenError, PreparationError
-from einthoven.models.model import Model
+from einthoven.inference.runtimes import AnyModel, Runtime, runtime_of
 from einthoven.predictions.calibration import ClassCalibration
 from einthoven.predictions.missing_leads import answered_labels
 from einthoven.records import Record, canonical_lead
@@ -31,9 +24,10 @@ from einthoven.records.quality import (
     warnings,
 )
 from einthoven.signals.preparation import Preparation
-from einthoven.signals.prepare import evaluation_seconds, prepare_record, seconds_left_out
+from einthoven.signals.prepare import evaluation_seconds, seconds_left_out
 
-Network = TypeVar("Network", bound=nn.Module)
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -91,7 +85,7 @@ class RecordPrediction:
 
 
 def predict_record(
-    model: Model, record: Record, *, leads: Sequence[str] | None = None
+    model: AnyModel, record: Record, *, leads: Sequence[str] | None = None
 ) -> RecordPrediction:
     """Predict one ECG.
 
@@ -103,7 +97,7 @@ def predict_record(
 
     Parameters
     ----------
-    model : Model
+    model : Model or OnnxModel
     record : Record
     leads : sequence of str, optional
         Use these leads only, as for a record that lacks the others; see
@@ -132,17 +126,13 @@ class Predictor:
 
     def __init__(
         self,
-        model: Model,
+        model: AnyModel,
         *,
         leads: Sequence[str] | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         self.model = model
-        self._activate = partial(model.task.behaviour.activate, task=model.task)
-        self._placed = model
-        network = model.classifier if device is None else on_device(model.classifier, device)
-        if network is not model.network:
-            self._placed = replace(model, network=network)
+        self._runtime: Runtime = runtime_of(model, device)
         self._routes: dict[tuple[str, ...] | None, _Route] = {}
         self.leads = None if leads is None else tuple(leads)
         self._route(self.leads)
@@ -157,12 +147,8 @@ class Predictor:
             if isinstance(result, _Prepared):
                 routes.setdefault(result.route, []).append(place)
         for route, places in routes.items():
-            crops = [results[place].crops for place in places]
-            owner = torch.repeat_interleave(torch.tensor([len(x) for x in crops]))
-            with torch.no_grad():
-                logits = route.network(torch.cat(crops).to(_device(route.network))).float().cpu()
-            rule: Any = self.model.aggregate
-            rows = aggregate_crops(logits, owner, len(places), rule, self._activate).numpy()
+            signals = [results[place].signal for place in places]
+            rows = self._runtime.outputs(route.network, signals)
             for place, values in zip(places, rows, strict=True):
                 record, preparation = results[place].record, results[place].preparation
                 results[place] = _prediction(self.model, record, preparation, values, route.gap)
@@ -176,7 +162,8 @@ class Predictor:
             usable = record.select([lead for lead in record.leads if lead not in flat])
             route = self._route_of(usable, flat)
             preparation = route.preparation.deriving(usable.leads)
-            return _Prepared(record, preparation, prepare_record(preparation, usable), route)
+            signal = self._runtime.prepare(preparation, usable)
+            return _Prepared(record, preparation, signal, route)
         except (EinthovenError, OSError) as error:
             return error
 
@@ -209,7 +196,7 @@ class Predictor:
 
     def _route(self, leads: tuple[str, ...] | None) -> _Route:
         if leads not in self._routes:
-            network, preparation = with_leads(self._placed, leads)
+            network, preparation = self._runtime.route(leads)
             gap = _gap(self.model, preparation, is_chosen=self.leads is not None)
             self._routes[leads] = _Route(network, preparation, gap)
         return self._routes[leads]
@@ -219,17 +206,17 @@ class Predictor:
 class _Route:
     """Network and preparation for a set of leads, and what is not answered without the others."""
 
-    network: nn.Module
+    network: Any
     preparation: Preparation
     gap: _Gap
 
 
 class _Prepared(NamedTuple):
-    """A record, its preparation, its crops, and the route that they take."""
+    """A record, its preparation, the result of it, and the route that it takes."""
 
     record: Record
     preparation: Preparation
-    crops: Tensor
+    signal: Any
     route: _Route
 
 
@@ -242,7 +229,7 @@ class _Gap(NamedTuple):
     warnings: tuple[str, ...] = ()
 
 
-def _gap(model: Model, preparation: Preparation, *, is_chosen: bool) -> _Gap:
+def _gap(model: AnyModel, preparation: Preparation, *, is_chosen: bool) -> _Gap:
     """What a model does not answer without the leads that a preparation lacks.
 
     If that is every label, BackboneError is raised. Where the leads were chosen, there are
@@ -276,7 +263,7 @@ def _gap(model: Model, preparation: Preparation, *, is_chosen: bool) -> _Gap:
     return _Gap(missing, unanswered, unanswered, (without + reason * bool(unanswered),))
 
 
-def _unmeasured(model: Model) -> str:
+def _unmeasured(model: AnyModel) -> str:
     """Why the accuracy without some leads was not measured, and the command if there is one."""
     recipe = (model.config.get("provenance") or {}).get("recipe") or {}
     if "selection" in model.config or recipe.get("refit") == "always":
@@ -285,7 +272,11 @@ def _unmeasured(model: Model) -> str:
 
 
 def _prediction(
-    model: Model, record: Record, preparation: Preparation, values: NDArray[np.float64], gap: _Gap
+    model: AnyModel,
+    record: Record,
+    preparation: Preparation,
+    values: NDArray[np.float64],
+    gap: _Gap,
 ) -> RecordPrediction:
     above = uncalibrated = thresholds = None
     results = _findings(record, preparation)
@@ -338,33 +329,6 @@ def _excerpt(record: Record, preparation: Preparation) -> tuple[str, ...]:
     crops = f"{len(evaluation_seconds(preparation, record))} crops of {seconds:g} s"
     part = record.metadata["excerpt"]
     return (f"long recording: predicted from {crops} within {part}; nothing else was examined",)
-
-
-# Subsets of leads by model, as long as the model exists: each costs a trial forward pass.
-_SUBSETS: WeakKeyDictionary[Model, dict[tuple[str, ...], LeadSubset]] = WeakKeyDictionary()
-
-
-def with_leads(model: Model, leads: tuple[str, ...] | None) -> tuple[nn.Module, Preparation]:
-    """Network and preparation of a model for some of its leads; for all of them without `leads`."""
-    if leads is None:
-        return model.classifier, model.preparation
-    subsets = _SUBSETS.setdefault(model, {})
-    if leads not in subsets:
-        all_leads, samples = model.preparation.leads, model.preparation.window
-        subsets[leads] = LeadSubset(model.classifier, leads, all_leads=all_leads, samples=samples)
-    subset = subsets[leads]
-    return subset, model.preparation.with_leads(subset.rows).deriving(subset.leads)
-
-
-def on_device(network: Network, device: torch.device | str) -> Network:
-    """The network itself on the CPU, or a copy on another device; the caller's stays in place."""
-    if _device(network).type == torch.device(device).type == "cpu":
-        return network
-    return copy.deepcopy(network).to(device)
-
-
-def _device(network: nn.Module) -> torch.device:
-    return next(network.parameters()).device
 
 
 def _findings(record: Record, preparation: Preparation) -> tuple[Finding, ...]:

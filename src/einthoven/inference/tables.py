@@ -25,7 +25,6 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from einthoven.backbones.inference import device_of
 from einthoven.cohorts import Cohort, is_cohort, layout_of, open_cohort
 from einthoven.errors import EvaluationError, FileError
 from einthoven.files import (
@@ -38,7 +37,8 @@ from einthoven.files import (
     write_json,
 )
 from einthoven.inference.records import Predictor, RecordPrediction
-from einthoven.models import SHIPPED, Model, is_model, load_model
+from einthoven.inference.runtimes import AnyModel
+from einthoven.models import SHIPPED, is_model, open_model
 from einthoven.predictions import Calibration
 from einthoven.predictions.table import CLASS, PROBABILITY, VALUE
 from einthoven.progress import Progress
@@ -71,7 +71,7 @@ class PredictionFile(NamedTuple):
 
 def predict(
     source: Any,
-    model: Model | str | Path = SHIPPED,
+    model: AnyModel | str | Path = SHIPPED,
     *,
     rate: float | None = None,
     leads: Sequence[str] | None = None,
@@ -90,8 +90,8 @@ def predict(
         Arrays are (leads, samples), or (records, leads, samples). A path is an ECG file (all its
         records are predicted), a folder, or a table with the column `path`; a data frame is such a
         table. Bytes are the content of an ECG file. Labels are not read.
-    model : Model, path or str
-        A model, its folder, or its name.
+    model : Model, OnnxModel, path or str
+        A model, its folder or name, or the `.onnx` file of `einthoven export`.
     rate, leads, unit
         Sampling rate (Hz), lead names and unit (of arrays in memory mV without one), as in
         `Record.from_array`; also of array files, as in `read_record`.
@@ -124,8 +124,8 @@ def predict(
     """
     with described(described_array(rate, unit, leads) or description()):
         items = _items(source, {"rate": rate, "leads": leads, "unit": unit or "mV"}, root)
-        model = model if isinstance(model, Model) else load_model(model)
-        predictor = Predictor(model, leads=lead_subset, device=device_of(device))
+        model = open_model(model) if isinstance(model, str | Path) else model
+        predictor = Predictor(model, leads=lead_subset, device=device)
         frame = pd.concat(
             _frame(predictor, items[start : start + batch_size], (start, len(items)), progress)
             for start in range(0, len(items), batch_size)
@@ -137,7 +137,7 @@ def predict(
 def write_predictions(
     source: Any,
     out: str | Path,
-    model: Model | str | Path = SHIPPED,
+    model: AnyModel | str | Path = SHIPPED,
     *,
     root: str | Path | None = None,
     lead_subset: Sequence[str] | None = None,
@@ -167,8 +167,8 @@ def write_predictions(
             remedy="name the file predictions.csv or predictions.parquet",
         )
     items = _items(source, {"rate": None, "leads": None, "unit": "mV"}, root)
-    model = model if isinstance(model, Model) else load_model(model)
-    predictor = Predictor(model, leads=lead_subset, device=device_of(device))
+    model = open_model(model) if isinstance(model, str | Path) else model
+    predictor = Predictor(model, leads=lead_subset, device=device)
     request = {
         "model": model.config.get("digest"),
         # Decides what is answered, but not in the digest, which it contains itself.

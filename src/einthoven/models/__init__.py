@@ -1,4 +1,4 @@
-"""Models: a network with everything that it needs to predict, in memory and as a folder.
+"""Models: a network with everything that it needs to predict, in memory, as a folder and as ONNX.
 
 ::
 
@@ -36,6 +36,8 @@ from einthoven.models.provenance import derived_provenance, initial_weights, tra
 if TYPE_CHECKING:
     from einthoven.models.folder import load_model, load_network, save_model, write_evaluation
     from einthoven.models.model import Model
+    from einthoven.models.onnx_export import export_onnx
+    from einthoven.models.onnx_model import OnnxModel, load_onnx, open_model
 
 __all__ = [
     "CARD",
@@ -44,14 +46,18 @@ __all__ = [
     "WEIGHTS",
     "Initialisation",
     "Model",
+    "OnnxModel",
     "config_digest",
     "derived_provenance",
+    "export_onnx",
     "initial_weights",
     "initialisation_of",
     "is_model",
     "load_model",
     "load_network",
+    "load_onnx",
     "model_path",
+    "open_model",
     "read_config",
     "save_model",
     "training_history",
@@ -64,7 +70,11 @@ __all__ = [
 _HOMES = {
     "Model": "model",
     "load_model": "folder",
+    "export_onnx": "onnx_export",
     "load_network": "folder",
+    "load_onnx": "onnx_model",
+    "OnnxModel": "onnx_model",
+    "open_model": "onnx_model",
     "save_model": "folder",
     "write_evaluation": "folder",
 }

@@ -151,6 +151,17 @@ def read_config(path: str | Path) -> Json:
             f"{file.parent} is not a model folder: {CONFIG_FILE} is {problem}",
             remedy="name the folder `model` of a finished run",
         ) from error
+    return check_config(config, file)
+
+
+def check_config(config: Any, file: Path) -> Json:
+    """Verify the entries of a config.json, read from a file, and its digest.
+
+    Raises
+    ------
+    ModelError
+        As `read_config`.
+    """
     version = config.get("format") if isinstance(config, dict) else None
     if version != FORMAT:
         raise ModelError(
@@ -171,7 +182,8 @@ def read_config(path: str | Path) -> Json:
     except ValidationError as error:
         problem, detail = first_fault(error, list(entries.model_fields))
         raise ModelError(f"{file}: {problem} ({detail})", remedy=COPY_AGAIN) from error
-    return config
+    checked: Json = config
+    return checked
 
 
 def update_config(path: str | Path, **entries: Any) -> None:

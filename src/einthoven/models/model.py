@@ -9,18 +9,17 @@ from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.errors import ModelError
 from einthoven.files import Json
-from einthoven.licences import Licence
+from einthoven.models.description import Described
 from einthoven.predictions.calibration import Calibration, ClassCalibration
 from einthoven.predictions.table import listed
 from einthoven.signals.preparation import Preparation
-from einthoven.tasks import Task
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Model:
+class Model(Described):
     """A network with a head or an encoder, with its preparation, calibration and provenance.
 
     Attributes
@@ -114,22 +113,6 @@ class Model:
         return self.network.labels or tuple(f"LABEL_{place}" for place in range(outputs))
 
     @property
-    def task(self) -> Task:
-        """What the model predicts: kind, unit, and mean and scale of numbers."""
-        return Task(**(self.config.get("task") or {}))
-
-    @property
     def name(self) -> str:
         """Name of the model, or of its backbone."""
         return str(self.config.get("name") or self.backbone.name)
-
-    @property
-    def licence(self) -> Licence:
-        """Licence of the weights."""
-        return Licence.from_dict(self.config)
-
-    @property
-    def descriptions(self) -> dict[str, str]:
-        """Wording of the labels that have one."""
-        descriptions: dict[str, str] = self.config.get("descriptions", {})
-        return descriptions

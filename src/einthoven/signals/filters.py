@@ -18,25 +18,31 @@ one.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Protocol
+from functools import lru_cache, wraps
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy import fft
 from scipy import signal as sps
 from scipy.ndimage import median_filter
-from torch import Tensor
 
 from einthoven.errors import PreparationError
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Array = NDArray[np.float64]
+Floats = NDArray[np.float32]
+Signal = Any
+"""A tensor or an array, `(batch, leads, samples)`."""
 
 # Largest deviation from scipy, relative to the largest output, at which float32 is used.
 FLOAT32_LIMIT = 3e-6
+_NO_TAP = 1e-9  # share of the largest tap that a convolution leaves out
 
 
 class Recursive(Protocol):
@@ -46,27 +52,59 @@ class Recursive(Protocol):
         """Second-order sections at a rate in Hz, (sections, 6)."""
 
 
-def fourier_resampled(x: Tensor, samples: int) -> Tensor:
+def is_traced() -> bool:
+    """Whether a model is being exported: operations are recorded, and values are not there."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.onnx.is_in_onnx_export()
+
+
+def on_arrays(function: Callable[..., Floats]) -> Callable[..., Signal]:
+    """Let a function of an array take a tensor too, and return one then."""
+
+    @wraps(function)
+    def wrapped(x: Signal, *arguments: Any) -> Signal:
+        if isinstance(x, np.ndarray):
+            return function(x, *arguments)
+        import torch
+
+        return torch.from_numpy(function(x.numpy(), *arguments))
+
+    return wrapped
+
+
+def _threads() -> int:
+    """Threads that PyTorch uses; 1 without it."""
+    torch = sys.modules.get("torch")
+    return 1 if torch is None else int(torch.get_num_threads())
+
+
+@on_arrays
+def fourier_resampled(x: Floats, samples: int) -> Floats:
     """Resample (..., old samples) as `scipy.signal.resample` does, for a length of any size.
 
     scipy's transforms take down to half the time of torch's for lengths with large prime factors.
     """
-    old, workers = x.shape[-1], torch.get_num_threads()
+    old, workers = x.shape[-1], _threads()
     shared = min(old, samples)
-    spectrum = fft.rfft(x.numpy(), norm="forward", workers=workers)[..., : shared // 2 + 1]
+    spectrum = fft.rfft(x, norm="forward", workers=workers)[..., : shared // 2 + 1]
     if shared % 2 == 0 and old != samples:
         spectrum[..., -1] *= 2.0 if samples < old else 0.5  # the shared Nyquist bin, as in scipy
-    return torch.from_numpy(fft.irfft(spectrum, samples, norm="forward", workers=workers))
+    return np.asarray(fft.irfft(spectrum, samples, norm="forward", workers=workers))
 
 
-def interpolated(x: Tensor, samples: int) -> Tensor:
+@on_arrays
+def interpolated(x: Floats, samples: int) -> Floats:
     """Resample along straight lines; the first and the last sample stay where they are."""
     old = x.shape[-1]
-    places = torch.arange(samples, dtype=torch.float64) * ((old - 1) / max(1, samples - 1))
-    before = places.long().clamp_(max=old - 1)
-    share = (places - before).float()
-    left = x.index_select(-1, before)
-    return left.lerp_(x.index_select(-1, (before + 1).clamp_(max=old - 1)), share)
+    places = np.arange(samples) * ((old - 1) / max(1, samples - 1))
+    before = places.astype(np.intp).clip(max=old - 1)
+    share = (places - before).astype(np.float32)
+    left = x.take(before, axis=-1)
+    change: Floats = x.take((before + 1).clip(max=old - 1), axis=-1)
+    change -= left
+    change *= share
+    change += left
+    return change
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,24 +113,52 @@ class CropFilter:
 
     Attributes
     ----------
-    response : Tensor
+    response : array
         (bins,) real: gain of the periodic filter at every frequency, in the type of the transforms.
-    from_crop, to_crop : Tensor
+    from_crop, to_crop : array
         (window, rank) and (rank, window) float64: V and U of the module's docstring, transposed.
     """
 
-    response: Tensor
-    from_crop: Tensor
-    to_crop: Tensor
+    response: NDArray[np.floating[Any]]
+    from_crop: Array
+    to_crop: Array
 
     def __call__(self, x: Tensor) -> Tensor:
         """Filter (batch, leads, window); the result is float32."""
+        import torch
+
+        if is_traced():
+            return self._traced(x)
+        response, from_crop, to_crop = map(torch.from_numpy, vars(self).values())
         window, period = x.shape[-1], _period(x.shape[-1])
-        spectrum = torch.fft.rfft(x.to(self.response.dtype), n=period)
-        spectrum *= self.response
+        spectrum = torch.fft.rfft(x.to(response.dtype), n=period)
+        spectrum *= response
         filtered: Tensor = torch.fft.irfft(spectrum, n=period)[..., :window]
         # In float64, as the settings of the process may let float32 products have fewer bits.
-        return filtered.add_(x.double() @ self.from_crop @ self.to_crop).float()
+        return filtered.add_(x.double() @ from_crop @ to_crop).float()
+
+    def _traced(self, x: Tensor) -> Tensor:
+        """The filter without a Fourier transform: a convolution with the periodic response."""
+        import torch
+
+        window, period = x.shape[-1], _period(x.shape[-1])
+        taps = np.fft.irfft(self.response.astype(np.float64), n=period)
+        reach = int(np.flatnonzero(np.abs(taps[: period // 2]) > _NO_TAP * np.abs(taps).max())[-1])
+        ends = torch.from_numpy(self.from_crop), torch.from_numpy(self.to_crop)
+        if 2 * reach + 1 >= window:
+            lags = np.arange(window) - np.arange(window)[:, None]
+            matrix = taps[lags % period] + self.from_crop @ self.to_crop
+            dtype = torch.from_numpy(self.response).dtype
+            product: Tensor = x.to(dtype) @ torch.from_numpy(matrix).to(dtype)
+            return product.float()
+        gap = x.new_zeros(*x.shape[:-1], period - window)
+        circle = torch.cat([x, gap], dim=-1)
+        circle = torch.cat([circle[..., -reach:], circle, circle[..., :reach]], dim=-1)
+        kernel = np.concatenate([taps[-reach:], taps[: reach + 1]])[None, None]
+        rows = circle.flatten(0, 1).unsqueeze(1)
+        filtered = torch.nn.functional.conv1d(rows, torch.from_numpy(kernel).to(x.dtype))
+        filtered = filtered.view(*x.shape[:-1], period)[..., :window]
+        return filtered + (x.double() @ ends[0] @ ends[1]).float()
 
 
 @lru_cache(maxsize=32)
@@ -104,6 +170,8 @@ def crop_filter(steps: tuple[Recursive, ...], window: int, rate: float) -> CropF
     PreparationError
         If the crop is too short for the filters.
     """
+    import torch
+
     sections = [step.sections(rate) for step in steps]
     if window <= (shortest := max(_edge(part) for part in sections)):
         raise PreparationError(
@@ -112,17 +180,20 @@ def crop_filter(steps: tuple[Recursive, ...], window: int, rate: float) -> CropF
         )
     response = _periodic_response(sections, _period(window))
     to_crop, from_crop = _end_effects(sections, response, window)
-    ends = [torch.from_numpy(part.T.copy()) for part in (from_crop, to_crop)]
-    exact = CropFilter(torch.from_numpy(response), *ends)
-    fast = CropFilter(exact.response.float(), *ends)
-    deviation = _deviation(fast, lambda x: _filtered(sections, x), window)
+    ends = [part.T.copy() for part in (from_crop, to_crop)]
+    exact = CropFilter(response, *ends)
+    fast = CropFilter(response.astype(np.float32), *ends)
+    deviation = _deviation(
+        lambda x: fast(torch.from_numpy(x)), lambda x: _filtered(sections, x), window
+    )
     return fast if deviation <= FLOAT32_LIMIT else exact
 
 
-def record_filtered(steps: Sequence[Recursive], x: Tensor, rate: float) -> Tensor:
+@on_arrays
+def record_filtered(x: Floats, steps: Sequence[Recursive], rate: float) -> Floats:
     """Filter whole records, whose lengths differ too much for maps; float32."""
-    filtered = _filtered([step.sections(rate) for step in steps], x.double().numpy())
-    return torch.from_numpy(filtered.astype(np.float32))
+    sections = [step.sections(rate) for step in steps]
+    return _filtered(sections, x.astype(np.float64)).astype(np.float32)
 
 
 def _filtered(sections: Sequence[Array], x: Array) -> Array:
@@ -214,7 +285,7 @@ def _extension_transposed(w: Array, edge: int) -> Array:
 
 
 def _deviation(
-    candidate: Callable[[Tensor], Tensor], reference: Callable[[Array], Array], samples: int
+    candidate: Callable[[Floats], Signal], reference: Callable[[Array], Array], samples: int
 ) -> float:
     """Largest difference from scipy on noise, drift and offsets, relative to scipy's maximum."""
     random = np.random.default_rng(1)
@@ -222,11 +293,12 @@ def _deviation(
     x[0, 1:3] = np.cumsum(x[0, 1:3], axis=-1) / np.sqrt(samples)
     x[0, 2:] += 3.0
     expected = reference(x)
-    result = candidate(torch.from_numpy(x).float()).numpy()
+    result = np.asarray(candidate(x.astype(np.float32)))
     return float(np.abs(result - expected).max() / np.abs(expected).max())
 
 
-def fir_filtered(x: Tensor, taps: int, cutoff: tuple[float, float], rate: float) -> Tensor:
+@on_arrays
+def fir_filtered(x: Floats, taps: int, cutoff: tuple[float, float], rate: float) -> Floats:
     """Filter records forwards and backwards as `scipy.signal.filtfilt` does, to float32.
 
     Forwards and backwards, the taps h become the symmetric kernel h * reversed h. filtfilt extends
@@ -238,37 +310,41 @@ def fir_filtered(x: Tensor, taps: int, cutoff: tuple[float, float], rate: float)
 
 
 @lru_cache(maxsize=32)
-def _fir_design(taps: int, cutoff: tuple[float, float], rate: float) -> tuple[Array, torch.dtype]:
+def _fir_design(taps: int, cutoff: tuple[float, float], rate: float) -> tuple[Array, type[Any]]:
     """Taps, and the type in which they are applied with enough accuracy."""
     h = np.asarray(sps.firwin(taps, cutoff, pass_zero=False, fs=rate))
     deviation = _deviation(
-        lambda x: _convolved(x, h, torch.float32),
+        lambda x: _convolved(x, h, np.float32),
         lambda x: np.asarray(sps.filtfilt(h, np.ones(1), x, padlen=taps - 1)),
         16 * taps,
     )
-    return h, torch.float32 if deviation <= FLOAT32_LIMIT else torch.float64
+    return h, np.float32 if deviation <= FLOAT32_LIMIT else np.float64
 
 
-def _convolved(x: Tensor, h: Array, dtype: torch.dtype) -> Tensor:
-    edge, samples = len(h) - 1, x.shape[-1]
+def _convolved(x: Floats, h: Array, dtype: type[Any]) -> Floats:
+    edge, samples, workers = len(h) - 1, x.shape[-1], _threads()
     length = int(fft.next_fast_len(samples + 2 * edge, real=True))
-    response = torch.from_numpy(np.abs(np.fft.rfft(h, n=length)) ** 2)
-    x = x.to(dtype)
-    left = 2 * x[..., :1] - x[..., 1 : edge + 1].flip(-1)
-    right = 2 * x[..., -1:] - x[..., -edge - 1 : -1].flip(-1)
-    spectrum = torch.fft.rfft(torch.cat([left, x, right], dim=-1), n=length)
-    spectrum *= response.to(dtype)
-    convolved: Tensor = torch.fft.irfft(spectrum, n=length)
-    return convolved[..., edge : edge + samples].float()
+    response = np.abs(np.fft.rfft(h, n=length)) ** 2
+    x = x.astype(dtype)
+    left = 2 * x[..., :1] - x[..., edge:0:-1]
+    right = 2 * x[..., -1:] - x[..., -2 : -edge - 2 : -1]
+    extended = np.concatenate([left, x, right], axis=-1)
+    spectrum = fft.rfft(extended, n=length, workers=workers)
+    spectrum *= response.astype(dtype)
+    convolved = fft.irfft(spectrum, n=length, workers=workers)
+    return np.asarray(convolved[..., edge : edge + samples], dtype=np.float32)
 
 
-def running_median(x: Tensor, window: int) -> Tensor:
+@on_arrays
+def running_median(x: Floats, window: int) -> Floats:
     """Median of an odd number of values around every value, with zeros beyond the ends.
 
     Every row of x, (..., samples) float32 without NaN, is filtered as by `scipy.signal.medfilt`.
     """
-    out = torch.empty_like(x)
+    x = np.ascontiguousarray(x)
+    out = np.empty_like(x)
     # A row at a time: scipy's fast path is for one dimension.
-    for row, result in zip(x.flatten(0, -2).numpy(), out.flatten(0, -2).numpy(), strict=True):
+    shape = (-1, x.shape[-1])
+    for row, result in zip(x.reshape(shape), out.reshape(shape), strict=True):
         median_filter(row, size=window, mode="constant", output=result)
     return out

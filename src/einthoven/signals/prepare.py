@@ -12,26 +12,32 @@
     )
     x = prepare_batch(preparation, signals, rate=500, starts=starts)
 
-Everything runs on the CPU, in float32 whatever autocast the caller has.
+Everything runs on the CPU, in float32 whatever autocast the caller has. `whole_record` needs no
+PyTorch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import groupby
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from einthoven.errors import PreparationError
 from einthoven.records.limb_leads import derivable_leads
 from einthoven.records.record import Record
+from einthoven.signals.filters import Signal, is_traced
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Derive, Filter, Frame, Step, apply_filters
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 Unit = Literal["mV", "uV"]
 
@@ -104,6 +110,8 @@ def random_starts(
     generator: torch.Generator,
 ) -> Tensor:
     """Draw `starts` for `prepare_batch`: (count,) int64, uniform on 0 ... length - window."""
+    import torch
+
     room = _room(preparation, samples, rate)
     return torch.randint(room + 1, (count,), generator=generator)
 
@@ -144,7 +152,6 @@ def prepare_batch(
     return prepare_mixed(preparation, [(signals, rate, starts)], unit=unit)
 
 
-@torch.no_grad()
 def prepare_mixed(
     preparation: Preparation,
     batches: Sequence[tuple[Tensor, float, Tensor]],
@@ -159,16 +166,15 @@ def prepare_mixed(
     Batches are at least one (signals, rate, starts) as in `prepare_batch`; the result holds their
     crops one after the other, (records, leads, window).
     """
+    import torch
+
     crops = []
-    for signals, rate, starts in batches:
-        _check_batch(preparation, signals, rate, starts, unit)
-        for part in _parts(signals, preparation):
-            crops.append(_cut(preparation, signals, float(rate), starts, unit, part))
-    cut = torch.cat(crops)
-    if preparation.after_window:
-        finished = [_finish(preparation, cut[part]) for part in _parts(cut, preparation)]
-        cut = torch.cat(finished)
-    return cut
+    with torch.no_grad():
+        for signals, rate, starts in batches:
+            _check_batch(preparation, signals, rate, starts, unit)
+            for part in _parts(signals, preparation):
+                crops.append(_cut(preparation, signals, float(rate), starts, unit, part))
+        return finish_crops(preparation, torch.cat(crops))
 
 
 def prepare_record(preparation: Preparation, record: Record) -> Tensor:
@@ -187,13 +193,45 @@ def prepare_record(preparation: Preparation, record: Record) -> Tensor:
     PreparationError
         If leads are missing, and as in `prepare_batch`.
     """
+    import torch
+
+    whole = whole_record(preparation, record)
+    samples, window = record.signal.shape[1], preparation.crop.samples
+    starts = evaluation_starts(preparation, samples, rate=record.rate)
+    crops = np.stack([whole[:, start : start + window] for start in starts])
+    with _named(record), torch.no_grad():
+        return finish_crops(preparation, torch.from_numpy(crops))
+
+
+def whole_record(preparation: Preparation, record: Record) -> NDArray[np.float32]:
+    """Apply the steps before the window to a record, without PyTorch.
+
+    Returns
+    -------
+    array
+        (leads, samples) at the rate of the window, leads as `preparation.leads`; as long as the
+        window if the record is shorter and the window pads.
+
+    Raises
+    ------
+    PreparationError
+        As in `prepare_record`.
+    """
     _check_leads(preparation, record)
     signal = record.select(preparation.sources).signal.astype(np.float32)  # a writeable copy
+    with _named(record):
+        _check_values(signal[None], preparation)
+        length = resampled_length(preparation, signal.shape[1], rate=record.rate)
+        frame = Frame(preparation.sources, signal.shape[1], float(record.rate))
+        x = _apply(preparation.before_window, signal[None], frame, None, preparation.leads)[0]
+    return np.pad(x, ((0, 0), (0, length - x.shape[1])))
+
+
+@contextmanager
+def _named(record: Record) -> Iterator[None]:
+    """Let errors of preparation begin with the name of the record."""
     try:
-        _check_values(torch.from_numpy(signal)[None], preparation)
-        starts = evaluation_starts(preparation, signal.shape[1], rate=record.rate)
-        batch = torch.from_numpy(signal).expand(len(starts), -1, -1)
-        return prepare_batch(preparation, batch, rate=record.rate, starts=torch.tensor(starts))
+        yield
     except PreparationError as error:
         problem = f"{record.source or record.name}: {error.problem}"
         raise PreparationError(problem, remedy=error.remedy) from error
@@ -209,18 +247,27 @@ def _cut(
         x = x * 1e-3
     steps = (*preparation.before_window, preparation.crop)
     frame = Frame(preparation.sources, signals.shape[2], rate)
-    return _apply(steps, x, frame, starts[part], preparation.leads)
+    cut: Tensor = _apply(steps, x, frame, starts[part], preparation.leads)
+    return cut
 
 
-def _finish(preparation: Preparation, crops: Tensor) -> Tensor:
-    """Apply the steps after the window."""
-    starts = torch.zeros(len(crops), dtype=torch.long)
-    return _apply(preparation.after_window, crops, preparation.cropped, starts, preparation.leads)
+def finish_crops(preparation: Preparation, crops: Tensor) -> Tensor:
+    """Apply the steps after the window to crops, (batch, leads, samples of the window)."""
+    steps, frame, leads = preparation.after_window, preparation.cropped, preparation.leads
+    if not steps:
+        return crops
+    if is_traced():
+        traced: Tensor = _apply(steps, crops, frame, None, leads)
+        return traced
+    import torch
+
+    parts = _parts(crops, preparation)
+    return torch.cat([_apply(steps, crops[part], frame, None, leads) for part in parts])
 
 
 def _apply(
-    steps: Sequence[Step], x: Tensor, frame: Frame, starts: Tensor, leads: tuple[str, ...]
-) -> Tensor:
+    steps: Sequence[Step], x: Signal, frame: Frame, starts: Signal, leads: tuple[str, ...]
+) -> Signal:
     """Apply steps in order; neighbouring filters go together."""
     for are_filters, group in groupby(steps, key=lambda step: isinstance(step, Filter)):
         if are_filters:
@@ -248,16 +295,18 @@ def _room(preparation: Preparation, samples: int, rate: float) -> int:
     return resampled_length(preparation, samples, rate=rate) - preparation.crop.samples
 
 
-def _check_values(x: Tensor, preparation: Preparation, *, first: int | None = None) -> None:
+def _check_values(x: Signal, preparation: Preparation, *, first: int | None = None) -> None:
     """Refuse infinity, and NaN unless a step fills it, in (records, leads, samples).
 
     `first` is the number of the first record in its batch; None for a single record.
     """
     # NaN and infinity survive a sum, which is cheaper than a look at every value.
-    if bool(torch.isfinite(x.sum())):
-        return
-    counts = (x.isinf() if preparation.fills_missing else ~x.isfinite()).sum(dim=2)
-    bad = counts.any(dim=1).nonzero().flatten()
+    with np.errstate(invalid="ignore", over="ignore"):
+        if math.isfinite(float(x.sum())):
+            return
+    x = np.asarray(x)
+    counts = (np.isinf(x) if preparation.fills_missing else ~np.isfinite(x)).sum(axis=2)
+    bad = np.flatnonzero(counts.any(axis=1))
     if not len(bad):
         return
     values = "infinity" if preparation.fills_missing else "NaN or infinity"

@@ -3,6 +3,10 @@
 A step is added by one class that subclasses `Step`, has a `name` and annotated fields, and is
 decorated with `register_step`. `Preparation.to_dict` writes its fields under its name. Arithmetic
 that needs more than a few lines is in `filters`.
+
+A step is applied to PyTorch's tensors or to numpy's arrays, which share the operations used here,
+so that a record can be prepared without PyTorch. Steps after the window are also traced when a
+model is exported; they work on tensors then, and must not depend on values.
 """
 
 from __future__ import annotations
@@ -13,14 +17,13 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform
 
 import numpy as np
-import torch
 from pydantic import Field, PositiveFloat, PositiveInt
 from scipy import signal as sps
-from torch import Tensor
 
 from einthoven.errors import PreparationError, validated
 from einthoven.records.limb_leads import derivable_leads, derivation
 from einthoven.signals import filters
+from einthoven.signals.filters import Signal, is_traced
 
 # Standard deviation, in mV, at or below which a signal counts as flat: a three-hundredth of the
 # noise that storing whole microvolts adds.
@@ -80,7 +83,7 @@ class Step:
         """Leads, length and rate of the result."""
         return frame
 
-    def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
+    def apply(self, x: Signal, frame: Frame, starts: Signal) -> Signal:
         """Apply the step to (batch, leads, samples) float32; `x` itself is never changed.
 
         `starts` are the (batch,) positions of the crops, for the window.
@@ -167,7 +170,7 @@ class Resample(Step):
         samples = math.floor(frame.samples * self.rate / frame.rate)
         return replace(frame, samples=samples, rate=self.rate)
 
-    def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
+    def apply(self, x: Signal, frame: Frame, starts: Signal) -> Signal:
         if self.rate == frame.rate:
             return x
         resampled = filters.fourier_resampled if self.method == "fourier" else filters.interpolated
@@ -212,7 +215,9 @@ class Window(Step):
     def after(self, frame: Frame) -> Frame:
         return replace(frame, samples=self.samples, windowed=True)
 
-    def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
+    def apply(self, x: Signal, frame: Frame, starts: Signal) -> Signal:
+        import torch
+
         if x.shape[2] < self.samples:
             return torch.nn.functional.pad(x, (0, self.samples - x.shape[2]))
         return x.unfold(2, self.samples, 1)[torch.arange(len(x)), :, starts.long()]
@@ -259,7 +264,7 @@ class Decimate(Step):
         samples = frame.samples // self.factor
         return replace(frame, samples=samples, rate=frame.rate / self.factor)
 
-    def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
+    def apply(self, x: Signal, frame: Frame, starts: Signal) -> Signal:
         rows = x.flatten(1).unsqueeze(1) if self.over == "end-to-end" else x
         filtered = filters.crop_filter((self,), rows.shape[-1], frame.rate)(rows)
         return filtered[..., :: self.factor].reshape(*x.shape[:2], -1)
@@ -297,12 +302,13 @@ class Derive(Step):
     def after(self, frame: Frame) -> Frame:
         return replace(frame, leads=(*frame.leads, *self.leads))
 
-    def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
+    def apply(self, x: Signal, frame: Frame, starts: Signal) -> Signal:
         pair, shares = derivation(self.of)
         first, second = (x[:, frame.leads.index(lead)] for lead in pair)
         share = dict(zip(derivable_leads(self.of), shares.tolist(), strict=True))
         computed = [share[lead][0] * first + share[lead][1] * second for lead in self.leads]
-        return torch.cat([x, torch.stack(computed, dim=1)], dim=1)
+        library = _library(x)
+        return library.concatenate([x, library.stack(computed, axis=1)], axis=1)
 
 
 @register_step
@@ -362,17 +368,17 @@ class Filter(Step):
         design: Any = sps.butter(self.order, corners, self.kind, fs=rate, output="sos")
         return np.asarray(design)
 
-    def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
+    def apply(self, x: Signal, frame: Frame, starts: Signal) -> Signal:
         return apply_filters((self,), x, frame)
 
 
-def apply_filters(steps: tuple[Filter, ...], x: Tensor, frame: Frame) -> Tensor:
+def apply_filters(steps: tuple[Filter, ...], x: Signal, frame: Frame) -> Signal:
     """Apply neighbouring filters: in one map to a crop, with scipy to a record of any length."""
     for step in steps:
         step.check(frame)
     if frame.windowed:
         return filters.crop_filter(steps, frame.samples, frame.rate)(x)
-    return filters.record_filtered(steps, x, frame.rate)
+    return filters.record_filtered(x, steps, frame.rate)
 
 
 @register_step
@@ -411,7 +417,7 @@ class Fir(Step):
     def check(self, frame: Frame) -> None:
         _check_below_nyquist(self, frame.rate)
 
-    def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
+    def apply(self, x: Signal, frame: Frame, starts: Signal) -> Signal:
         taps = int(self.seconds * frame.rate) | 1
         if frame.samples < taps:
             raise PreparationError(
@@ -440,7 +446,7 @@ class Baseline(Step):
     def __str__(self) -> str:
         return f"minus a running median of {self.seconds:g} s"
 
-    def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
+    def apply(self, x: Signal, frame: Frame, starts: Signal) -> Signal:
         return x - filters.running_median(x, (int(self.seconds * frame.rate) + 1) | 1)
 
 
@@ -458,10 +464,10 @@ class Centre(Step):
     def __str__(self) -> str:
         return "minus each lead's mean"
 
-    def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
-        mean = x.mean(-1, keepdim=True)
+    def apply(self, x: Signal, frame: Frame, starts: Signal) -> Signal:
+        mean = x.mean(axis=-1, keepdims=True)
         if _has_nan(mean):
-            mean = x.nanmean(-1, keepdim=True)
+            mean = _library(x).nanmean(x, axis=-1, keepdims=True)
         return x - mean
 
 
@@ -486,15 +492,14 @@ class Standardise(Step):
     def removes_offsets(self) -> bool:
         return self.over == "lead"
 
-    def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
+    def apply(self, x: Signal, frame: Frame, starts: Signal) -> Signal:
         axes = (1, 2) if self.over == "record" else (2,)
-        mean = x.mean(axes, keepdim=True)
+        mean = x.mean(axis=axes, keepdims=True)
         centred = x - mean
-        count = math.prod(x.shape[axis] for axis in axes)
-        deviation = torch.linalg.vector_norm(centred, dim=axes, keepdim=True) / math.sqrt(count)
+        deviation = (centred * centred).mean(axis=axes, keepdims=True) ** 0.5
         # In float32 a flat signal leaves rounding behind, which must not be scaled to unit size.
-        flat = deviation <= _FLAT * mean.abs().clamp(min=1.0)
-        return centred.mul_(torch.where(flat, 0.0, 1.0 / deviation))
+        flat = deviation <= _FLAT * abs(mean).clip(min=1.0)
+        return centred * (~flat / (deviation + flat))
 
 
 @register_step
@@ -514,7 +519,7 @@ class Scale(Step):
     def __str__(self) -> str:
         return f"subtract {self.mean:g} mV, divide by {self.std:g} mV"
 
-    def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
+    def apply(self, x: Signal, frame: Frame, starts: Signal) -> Signal:
         return (x - self.mean) / self.std
 
 
@@ -532,13 +537,15 @@ class MinMax(Step):
     def __str__(self) -> str:
         return "each lead's extremes to -1 and 1"
 
-    def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
-        lowest, highest = x.amin(-1, keepdim=True), x.amax(-1, keepdim=True)
+    def apply(self, x: Signal, frame: Frame, starts: Signal) -> Signal:
+        library = _library(x)
+        lowest, highest = (
+            extreme(x, axis=-1, keepdims=True) for extreme in (library.amin, library.amax)
+        )
         span = highest - lowest
         # As in `Standardise`; the extremes of rounding lie further apart than its deviation.
-        flat = span <= 4 * _FLAT * lowest.abs().clamp(min=1.0)
-        factor = torch.where(flat, 0.0, 2.0 / (span + _RANGE_EPSILON))
-        return (x - lowest).mul_(factor).sub_(1.0)
+        flat = span <= 4 * _FLAT * abs(lowest).clip(min=1.0)
+        return (x - lowest) * (~flat * 2.0 / (span + _RANGE_EPSILON)) - 1.0
 
 
 @register_step
@@ -565,18 +572,20 @@ class Fill(Step):
         if self.value == "crop-mean":
             _check_windowed(self, frame)
 
-    def apply(self, x: Tensor, frame: Frame, starts: Tensor) -> Tensor:
+    def apply(self, x: Signal, frame: Frame, starts: Signal) -> Signal:
         if not _has_nan(x):
             return x
+        library = _library(x)
+        missing = library.isnan(x)
         if self.value == "zero":
-            return torch.nan_to_num(x, nan=0.0)
-        mean = x.nanmean((1, 2), keepdim=True)
-        if bool(mean.isnan().any()):
+            return library.where(missing, library.zeros_like(x), x)
+        mean = library.nanmean(x, axis=(1, 2), keepdims=True)
+        if not is_traced() and bool(library.isnan(mean).any()):
             raise PreparationError(
                 "fill: a record has no value left, only NaN",
                 remedy="leave this record out, or repair it before preparation",
             )
-        return torch.where(x.isnan(), mean, x)
+        return library.where(missing, mean, x)
 
 
 def _check_windowed(step: Step, frame: Frame) -> None:
@@ -609,6 +618,16 @@ def _check_below_nyquist(step: Filter | Fir, rate: float) -> None:
         )
 
 
-def _has_nan(x: Tensor) -> bool:
+def _has_nan(x: Signal) -> bool:
+    """Whether there is NaN; a graph has to expect it."""
     # NaN survives a sum, which is cheaper than a look at every value.
-    return bool(x.sum().isnan())
+    return is_traced() or math.isnan(float(x.sum()))
+
+
+def _library(x: Signal) -> Any:
+    """The library of an array or tensor, for functions that have the same name in both."""
+    if isinstance(x, np.ndarray):
+        return np
+    import torch
+
+    return torch
