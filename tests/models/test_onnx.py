@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,14 @@ from einthoven.models import Model, OnnxModel, load_model, save_model
 from einthoven.predictions import Calibration, ClassCalibration
 from einthoven.records import Record, read_record
 from einthoven.records.wfdb_write import write_wfdb
+from einthoven.signals.prepare import whole_record
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
 from einthoven.models import export_onnx, load_onnx  # noqa: E402
+from einthoven.models.onnx_export import _Graph  # noqa: E402
 
-PTBXL = Path("/work/data/ptbxl/records100")
+PTBXL = Path(__file__).parents[3] / "data" / "ptbxl" / "records100"
 RECORDS = 500
 
 
@@ -46,9 +50,13 @@ def small_model(name: str, labels: tuple[str, ...] = ("a", "b", "c"), **fields: 
     return Model(Classifier(net, labels), net.preparation, **fields)
 
 
-def differences(model: Model, other: OnnxModel, records: list[Record]) -> float:
+def reading(*records: Record) -> list[Callable[[], Record]]:
+    """Functions that return the records."""
+    return [lambda record=record: record for record in records]
+
+
+def differences(model: Model, other: OnnxModel, readers: list[Callable[[], Record]]) -> float:
     """Largest difference of a probability, calibrated or not; calls are compared too."""
-    readers = [lambda record=record: record for record in records]
     largest = 0.0
     for one, two in zip(Predictor(model)(readers), Predictor(other)(readers), strict=True):
         assert not isinstance(one, Exception), one
@@ -86,8 +94,8 @@ def test_the_included_model_predicts_the_same(exported: Path) -> None:
     longer = replace(record, signal=np.tile(record.signal, (1, 2)))
     short = replace(record, signal=record.signal[:, :1300])
     fewer = record.select(["I", "II", "V1", "V2", "V3", "V4", "V5", "V6"])
-    records = [record, longer, short, fewer]
-    assert differences(load_model(), load_onnx(exported), records) < 1e-5
+    readers = reading(record, longer, short, fewer)
+    assert differences(load_model(), load_onnx(exported), readers) < 1e-5
 
 
 def test_missing_leads_are_treated_as_in_pytorch(exported: Path) -> None:
@@ -152,10 +160,15 @@ def test_any_program_gets_calibrated_probabilities(exported: Path) -> None:
         },
     ],
 )
-def test_tasks_rules_and_calibrations(tmp_path: Path, fields: dict[str, Any]) -> None:
-    folder = save_model(small_model("s4_tiny", ("a", "b"), **fields), tmp_path / "m", card=False)
-    other = load_onnx(export_onnx(folder, out=tmp_path / "m.onnx"))
-    assert differences(load_model(folder), other, [sample_record()]) < 2e-5
+def test_tasks_rules_and_calibrations(fields: dict[str, Any]) -> None:
+    model = small_model("s4_tiny", ("a", "b"), **fields)
+    record = sample_record()
+    whole = torch.from_numpy(whole_record(model.preparation, record))[None]
+    with torch.no_grad():
+        made = _Graph(model).eval()(whole)[0][0]
+    expected = predict_record(model, record)
+    values = expected.values or expected.probabilities
+    np.testing.assert_allclose(made, list(values.values()), rtol=1e-5, atol=1e-6)
 
 
 def test_int8_is_smaller_and_close(tmp_path: Path, exported: Path) -> None:
@@ -193,7 +206,13 @@ def test_prediction_runs_without_pytorch(tmp_path: Path, exported: Path) -> None
     file = tmp_path / "ecg.hea"
     code = f"""
 import sys
-sys.modules["torch"] = None
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "torch":
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Absent())
 from einthoven.cli import main
 main(["predict", {str(file)!r}, "--model", {str(exported)!r}, "--json"])
 """
@@ -204,3 +223,30 @@ main(["predict", {str(file)!r}, "--model", {str(exported)!r}, "--json"])
     assert made["above_threshold"] == list(expected.above_threshold or ())
     for label, value in expected.probabilities.items():
         assert made["probabilities"][label] == pytest.approx(value, abs=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*SMALL, "einthoven-small"])
+def test_500_records_have_the_same_probabilities(name: str, tmp_path: Path) -> None:
+    """At most 1e-5 apart, for every network and the included model."""
+    if not PTBXL.is_dir():
+        pytest.skip("PTB-XL is not here")
+    folder = tmp_path / name
+    if name == "einthoven-small":
+        folder = Path(name)
+    else:
+        save_model(small_model(name), folder, card=False)
+    other = load_onnx(export_onnx(folder, out=tmp_path / "model.onnx"))
+    model = load_model(folder)
+    readers = [partial(read_record, file) for file in sorted(PTBXL.rglob("*.hea"))[:RECORDS]]
+    for start in range(0, len(readers), 50):
+        some = readers[start : start + 50]
+        assert differences(model, other, some) < 1e-5
+
+
+def test_real_records_have_the_same_probabilities(exported: Path) -> None:
+    files = sorted(PTBXL.rglob("*.hea"))[:8] if PTBXL.is_dir() else []
+    if not files:
+        pytest.skip("PTB-XL is not here")
+    readers = [partial(read_record, file) for file in files]
+    assert differences(load_model(), load_onnx(exported), readers) < 1e-5

@@ -545,7 +545,7 @@ class MinMax(Step):
         span = highest - lowest
         # As in `Standardise`; the extremes of rounding lie further apart than its deviation.
         flat = span <= 4 * _FLAT * abs(lowest).clip(min=1.0)
-        return (x - lowest) * (~flat * 2.0 / (span + _RANGE_EPSILON)) - 1.0
+        return (x - lowest) * (2.0 * (~flat / (span + _RANGE_EPSILON))) - 1.0
 
 
 @register_step
