@@ -14,6 +14,9 @@ from einthoven.reproduce.tables import Section, section
 from einthoven.stages.pretrain import STAGE
 
 _LOGGED = ("loss", "seconds", "per_second", "epoch", "lr")  # ends of entries that are no diagnosis
+_SHOWN = {
+    "name", "objective", "options", "fraction", "steps", "epochs", "batch_size", "base_lr", "seed"
+}  # fmt: skip
 Key = tuple[str, str]  # backbone, and name of a pretraining
 
 
@@ -87,7 +90,8 @@ def _drawings(
         if entry["task"] == experiment.main_task and entry["variant"] == first and entry["auroc"]
     }
     trained = {key: place for key, place in coordinates.items() if place and key in values}
-    for axis in dict.fromkeys(axis for place in trained.values() for axis in place):
+    axes = dict.fromkeys(axis for place in trained.values() for axis in place if axis != "seed")
+    for axis in axes:
         series: dict[str, dict[float, Json]] = {}
         for key, place in trained.items():
             if isinstance(place[axis], int | float) and not isinstance(place[axis], bool):
@@ -160,7 +164,7 @@ def _pretraining(results: Results, backbone: str, name: str) -> Json:
     if source is None or not source.recipe:
         return numbers
     recipe, _ = reproduction.experiment.pretraining_of(backbone, name)
-    numbers["recipe"] = recipe.to_dict()
+    numbers["recipe"] = recipe.model_dump(mode="json", include=_SHOWN)
     folder = reproduction.pretraining(backbone, name)
     lines = read_lines(folder / STAGE / HISTORY_FILE) if folder.is_dir() else []
     if lines:
