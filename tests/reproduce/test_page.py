@@ -14,8 +14,8 @@ import pytest
 from einthoven.errors import ReproduceError
 from einthoven.files import read_json
 from einthoven.reproduce import published
-from einthoven.reproduce.experiment import NO_PROBE, PLAIN, POST, load_experiment
-from einthoven.reproduce.grid import TARGETS, Run
+from einthoven.reproduce.experiment import NO_PROBE, PLAIN, POST, Experiment, load_experiment
+from einthoven.reproduce.grid import Run, targets_of
 from einthoven.reproduce.page import with_section, write
 from einthoven.reproduce.run import Reproduction
 from einthoven.reproduce.tables import Section, value
@@ -48,12 +48,12 @@ def lines_of(text: str) -> list[list[str]]:
     return [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
 
 
-def test_a_finished_page_is_complete(page: Path) -> None:
+def test_a_finished_page_is_complete(page: Path, tiny: Experiment) -> None:
     text = page.read_text()
     assert value(None) not in text
     assert all(group["auroc"] for group in numbers(page, "table-2")["groups"])
     assert not re.search(r"\n{3}", text)
-    for target in TARGETS:
+    for target in targets_of(tiny):
         assert text_of(page, target).strip().startswith("### ")
         assert "SIMULATED" in text_of(page, target)
     linked = set(re.findall(r"\]\(figures/(.+?)\)", text))
