@@ -148,7 +148,8 @@ def reproduce(
     if run:
         reproduction.check(runs)
         note(f"Experiment {definition.name}")
-        packed = Path(store_of(folder, store).root)
+        labels = () if definition.targets else None  # of a table, columns that no task names
+        packed = Path(store_of(folder, store, labels=labels).root)
         failed = _run(replace(reproduction, store=packed), runs)
     _write(reproduction, target, write or out / "results.md")
     if failed:
