@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from einthoven.errors import TrainingError
-from einthoven.stages.validation import record_losses, validation_metrics
+from einthoven.stages.validation import ValidationLoss, record_losses, validation_metrics
+from einthoven.training.distributed import Processes
 
 
 def test_macro_values_are_means_over_defined_labels() -> None:
@@ -42,3 +46,30 @@ def test_record_loss_is_the_mean_over_its_crops() -> None:
 def test_a_saturated_probability_has_a_finite_loss() -> None:
     result = record_losses(torch.tensor([[800.0]]), torch.tensor([0]), torch.tensor([[0.0]]))
     assert result.item() == 800.0
+
+
+def test_crops_and_masks_of_a_batch_are_drawn_apart_and_fixed() -> None:
+    """Every batch has a key for its crops and another for what the objective draws."""
+    draws: list[tuple[float, float]] = []
+
+    class Source:
+        def __len__(self) -> int:
+            return 300
+
+        def training_batch(self, rows: Any, generator: torch.Generator, augment: None) -> Any:
+            return SimpleNamespace(signals=torch.rand(len(rows), 1, generator=generator))
+
+    def model(x: torch.Tensor, *, generator: torch.Generator) -> Any:
+        mask = torch.rand(len(x), 1, generator=generator)
+        draws.append((x[0].item(), mask[0].item()))
+        return SimpleNamespace(loss=x.mean(), metrics={"masked": mask.mean()})
+
+    source: Any = Source()
+    validation = ValidationLoss((source, source), ("a", "b"), (0.5, 0.5), Processes("cpu"))
+    network: Any = model
+    first = validation(network)
+    assert len(draws) == 6  # 300 records of both sources, 128 at a time
+    assert len({value for pair in draws for value in pair}) == 12
+    assert validation(network) == first
+    assert draws[6:] == draws[:6]
+    assert {"validation_loss", "validation_masked", "validation_loss:a"} <= first.keys()
