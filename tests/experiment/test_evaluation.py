@@ -21,7 +21,7 @@ from einthoven.evaluate.subgroups import demographics
 from einthoven.experiment.evaluation import (
     evaluate_model,
     evaluation_of,
-    fitted_calibration,
+    fitted_entries,
     reusable_part,
 )
 from einthoven.files import Json, read_json, write_json
@@ -62,7 +62,7 @@ def tables(model: Model, synthetic: Cohort, synthetic_store: Store) -> dict[str,
 @pytest.fixture
 def saved(model: Model, tables: dict[str, Predictions], tmp_path: Path) -> Path:
     folder = save_model(model, tmp_path / "model")
-    update_config(folder, **fitted_calibration(tables["validation"]))
+    update_config(folder, **fitted_entries(tables["validation"]))
     return folder
 
 
@@ -113,7 +113,7 @@ def test_calibrated_tables_are_refused(
     with pytest.raises(EvaluationError, match="calibrated"):
         evaluation_of(load_model(saved), synthetic, calibrated)
     with pytest.raises(EvaluationError, match="calibrated"):
-        fitted_calibration(calibrated)
+        fitted_entries(calibrated)
 
 
 def test_evaluate_model_writes_the_card_and_keeps_the_model(

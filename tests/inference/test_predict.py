@@ -12,7 +12,7 @@ import torch
 
 from einthoven.backbones.classifier import create_classifier
 from einthoven.cohorts import Cohort
-from einthoven.errors import BackboneError, EvaluationError, PreparationError
+from einthoven.errors import BackboneError, EvaluationError, ModelError, PreparationError
 from einthoven.evaluate.metrics import auroc
 from einthoven.inference import (
     Predictor,
@@ -22,7 +22,7 @@ from einthoven.inference import (
     predict_record,
 )
 from einthoven.models import Model
-from einthoven.predictions import Calibration
+from einthoven.predictions import Calibration, ClassSets, LabelSets, ValueIntervals
 from einthoven.records import Record, read_record
 from einthoven.signals.prepare import evaluation_seconds, prepare_record
 from einthoven.signals.store import Store
@@ -369,3 +369,57 @@ def test_records_of_a_batch_keep_their_own_leads(model: Model, record: Record) -
         assert list(one.probabilities.values()) == pytest.approx(
             list(alone.probabilities.values()), abs=1e-6
         )
+
+
+def test_answers_follow_from_bounds_and_calls(model: Model, record: Record) -> None:
+    probabilities = predict_record(model, record).probabilities
+    count = len(model.labels)
+    calls = Calibration((1.0,) * count, (0.0,) * count, (0.0, *(1.0,) * (count - 1)))
+    lowest, highest = [1.0] * count, [1.0] * count
+    highest[0] = 0.0  # absence is ruled out, and the label is called
+    lowest[1], highest[1] = 0.0, 1.0  # nothing is ruled out
+    bounds = (*lowest[:-1], None), tuple(highest)
+    prediction = predict_record(
+        replace(model, calibration=calls, sets=LabelSets(0.9, *bounds)), record
+    )
+    assert list(prediction.probabilities) == list(probabilities)
+    assert list(prediction.answers.values()) == [
+        "present",
+        "cannot tell",
+        *["absent"] * (count - 3),
+        "",
+    ]
+
+
+def test_without_all_leads_there_are_no_answers(model: Model, record: Record) -> None:
+    count = len(model.labels)
+    calls = Calibration((1.0,) * count, (0.0,) * count, (0.5,) * count)
+    sets = LabelSets(0.9, (0.5,) * count, (0.5,) * count)
+    fitted = replace(model, calibration=calls, sets=sets)
+    assert predict_record(fitted, record).answers
+    assert predict_record(fitted, record, leads=("I", "II")).answers == {}
+    assert predict_record(replace(fitted, calibration=None), record).answers == {}
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [LabelSets(0.9, (0.5,), (0.5,)), ClassSets(0.9, (0.5, 0.5)), ValueIntervals(0.9, (1.0,))],
+)
+def test_sets_of_other_outputs_are_refused(
+    model: Model, sets: LabelSets | ClassSets | ValueIntervals
+) -> None:
+    with pytest.raises(ModelError):
+        replace(model, sets=sets)
+
+
+def test_class_sets_and_intervals(record: Record) -> None:
+    classes = replace(make(("A", "B", "C")), config={"task": {"kind": "multiclass"}})
+    prediction = predict_record(replace(classes, sets=ClassSets(0.9, (0.0, 1.0, None))), record)
+    assert set(prediction.class_set) == {"A", "C", str(prediction.predicted_class)}
+    task = {"kind": "regression", "target": "age", "mean": [60.0], "scale": [10.0]}
+    number = replace(make(("age",)), config={"task": task})
+    prediction = predict_record(replace(number, sets=ValueIntervals(0.9, (2.5,))), record)
+    low, high = prediction.intervals["age"]
+    assert (low, high) == pytest.approx(
+        (prediction.values["age"] - 2.5, prediction.values["age"] + 2.5)
+    )

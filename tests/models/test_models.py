@@ -111,7 +111,7 @@ def test_an_encoder_has_no_labels_and_no_head(tmp_path: Path) -> None:
 
 def test_the_encoder_of_a_classifier_keeps_its_origin(saved: Path, tmp_path: Path) -> None:
     model = load_model(saved)
-    encoder = replace(model, network=model.backbone, calibration=None)
+    encoder = replace(model, network=model.backbone, calibration=None, sets=None)
     again = load_model(save_model(encoder, tmp_path / "encoder"))
     assert again.labels == ()
     assert same(again.network, model.backbone)
@@ -181,7 +181,7 @@ def test_changes_of_what_decides_a_prediction_are_refused(
     [
         *((key, None) for key in ("backbone", "backbone_options", "preparation", "aggregate")),
         *((key, None) for key in ("head_dropout", "weights_sha256")),
-        *((key, 3) for key in ("backbone", "backbone_options", "aggregate", "calibration")),
+        *((key, 3) for key in ("backbone", "backbone_options", "aggregate", "calibration", "sets")),
         *((key, 3) for key in ("id2label", "preparation", "provenance", "descriptions")),
         *((key, "3") for key in ("head_dropout", "calibration", "id2label")),
         ("id2label", {"0": "A", "2": "B"}),
@@ -191,6 +191,9 @@ def test_changes_of_what_decides_a_prediction_are_refused(
         ("preparation", {"leads": ["I"]}),
         ("preparation", {"leads": ["I"], "steps": [3]}),
         ("calibration", {}),
+        ("sets", {}),
+        ("sets", {"coverage": 0.9, "lowest": [0.5, 2.0], "highest": [0.1, 0.1]}),
+        ("sets", {"coverage": 0.9, "lowest": [0.5], "highest": [0.1]}),
         ("calibration", {"temperatures": "x", "biases": [0, 0], "thresholds": [1, 1]}),
     ],
 )

@@ -18,6 +18,7 @@ from einthoven.cli import (
     init,
     predict,
     pretrain,
+    recalibrate,
     recipes,
     reproduce,
     train,
@@ -79,7 +80,7 @@ def options(
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (init.init, demo.demo, doctor.doctor),
     "Train on labelled ECGs": (train.posttrain, train.search, train.ensemble, recipes.recipes),
-    "Predict": (predict.predict, predict.embed, export.export),
+    "Predict": (predict.predict, predict.embed, export.export, recalibrate.recalibrate),
     "Explain": (explain.explain,),
     "Evaluate": (evaluate.evaluate, evaluate.compare, evaluate.report, evaluate.card),
     "Data": (data.label, data.convert_ecg, data.pack, data.download, data.synthesize),

@@ -304,7 +304,7 @@ def card(
         check_output(model, folder=True)
     with shown_warnings():
         loaded = load_model(model_folder(model))
-    labelled, packed = _cohort_of(loaded, cohort, task, store, some=True)
+    labelled, packed = cohort_of(loaded, cohort, task, store, some=True)
     labelled = _with_labels_of(loaded, labelled)
     with progress_bars() as progress, shown_warnings():
         page = evaluate_model(
@@ -377,7 +377,7 @@ def _predict(
         raise EvaluationError("--model without a cohort", remedy="add --cohort PATH")
     with shown_warnings():
         model = load_model(model_folder(folder))
-    labelled, packed = _cohort_of(model, cohort, task, store, some=True)
+    labelled, packed = cohort_of(model, cohort, task, store, some=True)
     shared = None
     if model.task.kind == Task.kind and not set(labelled.labels) <= set(model.labels):
         shared = _shared_statements(model, labelled)
@@ -472,7 +472,7 @@ def _scored_split(model: Path, cohort: Cohort, store: Store) -> str:
     return split
 
 
-def _cohort_of(
+def cohort_of(
     model: Model, path: Path, task: str | None, store: Path | None, *, some: bool = False
 ) -> tuple[Cohort, Store]:
     """Open a cohort with the model's labels, and its store.

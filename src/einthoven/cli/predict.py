@@ -199,6 +199,9 @@ def _as_json(file: Path, prediction: RecordPrediction) -> dict[str, Any]:
         },
         "uncalibrated": prediction.uncalibrated,
         "thresholds": prediction.thresholds,
+        "answers": prediction.answers,
+        "class_set": list(prediction.class_set),
+        "intervals": prediction.intervals,
         "above_threshold": None if above is None else list(above),
         "without_call": list(prediction.without_call),
         "derived_leads": list(prediction.derived_leads),
@@ -213,14 +216,17 @@ def _print_prediction(file: Path, prediction: RecordPrediction, model: AnyModel,
     record, has_thresholds = prediction.record, prediction.thresholds is not None
     form = model.task.behaviour.form
     has_meanings, has_units = any(model.descriptions.values()), any(prediction.units.values())
+    answers = prediction.answers
     columns: list[Column | str] = [
         Column("probability", justify="right"),
         *([Column("threshold", justify="right")] if has_thresholds else []),
         "",
+        *([Column("answer", no_wrap=True)] if answers or prediction.class_set else []),
         *([Column("meaning", overflow="fold")] if has_meanings else []),
     ]
     if form == "values":
-        columns = [Column("value", justify="right"), *(["unit"] if has_units else [])]
+        intervals = ["interval"] if prediction.intervals else []
+        columns = [Column("value", justify="right"), *(["unit"] if has_units else []), *intervals]
     table = Table(
         Column({"labels": "label", "classes": "class"}.get(form, "number"), overflow="fold"),
         *columns,
@@ -235,7 +241,8 @@ def _print_prediction(file: Path, prediction: RecordPrediction, model: AnyModel,
     above = prediction.above_threshold or ()
     for name, value in prediction.values.items():
         unit = [prediction.units.get(name, "")] if has_units else []
-        table.add_row(name, f"{value:.4g}", *unit)
+        ends = [prediction.intervals[name]] if prediction.intervals else []
+        table.add_row(name, f"{value:.4g}", *unit, *(f"{a:.4g} to {b:.4g}" for a, b in ends))
     answered = {x: value for x, value in prediction.probabilities.items() if not math.isnan(value)}
     for place, (label, value) in enumerate(sorted(answered.items(), key=lambda item: -item[1])):
         is_above = label in above
@@ -243,9 +250,12 @@ def _print_prediction(file: Path, prediction: RecordPrediction, model: AnyModel,
             limit = [limits[label]] if label in limits else []
             is_predicted = label == prediction.predicted_class
             bar = "█" * round(10 * value) + " above" * is_above + " predicted" * is_predicted
+            answer = [answers[label] or "-"] if answers else []
+            if prediction.class_set:
+                answer = ["possible" if label in prediction.class_set else "ruled out"]
             meaning = [model.descriptions.get(label, "")] if has_meanings else []
             style = "bold" if is_above or is_predicted else None
-            table.add_row(label, f"{value:.3f}", *limit, bar, *meaning, style=style)
+            table.add_row(label, f"{value:.3f}", *limit, bar, *answer, *meaning, style=style)
     for warning in prediction.warnings:  # before the answer, which may rest on an artefact
         output.print(f"Warning: {warning}", style="yellow", soft_wrap=True)
     output.print(table)
@@ -253,6 +263,13 @@ def _print_prediction(file: Path, prediction: RecordPrediction, model: AnyModel,
 
 def _remarks(prediction: RecordPrediction, model: AnyModel) -> list[str]:
     remarks = []
+    if prediction.answers or prediction.class_set or prediction.intervals:
+        assert model.sets is not None
+        subject = "interval" if prediction.intervals else "answer"
+        remarks.append(
+            f"{subject}: what the calibration records do not rule out, at a coverage of "
+            f"{100 * model.sets.coverage:g} %"
+        )
     if model.calibration is None and not prediction.values:
         remarks.append("not calibrated: the model has no calibration")
     if prediction.seconds_left_out > _VISIBLE_SHARE * prediction.record.duration:

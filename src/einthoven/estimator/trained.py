@@ -40,11 +40,12 @@ from einthoven.estimator.embedder import (
     open_encoder,
 )
 from einthoven.evaluate.calibrate import best_thresholds
+from einthoven.evaluate.conformal import fit_sets
 from einthoven.files import Json
 from einthoven.inference import on_device
 from einthoven.licences import OWN_DATA, Licence, combined
 from einthoven.models import Model, derived_provenance, initial_weights
-from einthoven.predictions import Calibration
+from einthoven.predictions import Calibration, Predictions
 from einthoven.progress import Progress, live_bars
 from einthoven.signals.batches import SignalSource
 from einthoven.stages.data import adapt_preparation
@@ -191,9 +192,13 @@ class TrainedEstimator(ArrayEstimator):
         self.results_ = {stage: _summary(result) for stage, result in results.items()}
         self.history_ = {stage: result.history for stage, result in results.items()}
         self._aggregate, self._config = recipe.data.aggregate, self._origin(recipe)
-        self._calibration = None
-        if unseen is not None and criterion.form == "labels":
-            self._calibration = _with_thresholds(targets.names, *unseen)
+        self._calibration, self._sets = None, None
+        if unseen is not None:
+            _, true, values = unseen
+            kind = self._task.kind
+            self._sets = fit_sets(Predictions.from_arrays(true, values, targets.names, kind=kind))
+            if criterion.form == "labels":
+                self._calibration = _with_thresholds(targets.names, *unseen)
         self._fingerprints = initial_fingerprints(self.backbone, self.weights)
         return self
 
@@ -240,8 +245,8 @@ class TrainedEstimator(ArrayEstimator):
     def to_model(self) -> Model:
         """The trained network with its preparation, which predicts ECG files and can be saved.
 
-        Its thresholds of labels are chosen on out-of-fold predictions of a logistic
-        regression, or on records that were held out; without either, it has none.
+        Its thresholds of labels and its prediction sets are fitted to out-of-fold predictions of a
+        logistic regression, or to records that were held out; without either, it has none.
         """
         check_is_fitted(self)
         calibration, fit = self._calibration or (None, {})
@@ -251,6 +256,7 @@ class TrainedEstimator(ArrayEstimator):
             self.preparation_,
             aggregate=self._aggregate,
             calibration=calibration,
+            sets=self._sets,
             config=self._config | fit | task,
             fingerprints=self._fingerprints,
         )

@@ -24,6 +24,10 @@ in 4 to 14 of a hundred records of the other half, where 2 to 4 in a thousand ha
 fewer than `MIN_FOR_F1` positives is therefore called as often as it has positives, or
 as near to that as equal probabilities allow; its F1 on the other half was as high. A label without
 a positive or without a negative has `NO_THRESHOLD`.
+
+A calibration that is fitted again, to a few records of another hospital (`refit_calibration`), has
+narrower priors about the present one: `REFIT_SPREAD` for the shared slope and `REFIT_BIAS_SPREAD`
+for the biases; docs/uncertainty.md has the gain and the cost, measured with 50 to 400 records.
 """
 
 from __future__ import annotations
@@ -44,6 +48,7 @@ from einthoven.tasks.task import Matrix
 SPREAD = 0.1  # standard deviation of a label's slope, relative to the shared slope
 BIAS_SPREAD = 0.25  # standard deviation of a label's bias about 0; chosen like SPREAD
 SHARED_SPREAD = 1.0  # of the shared slope about 1; keeps it finite if all predictions are correct
+REFIT_SPREAD, REFIT_BIAS_SPREAD = 0.25, 0.5
 LIMIT = 10.0  # largest factor between a temperature and 1 (shared) or the shared one (label)
 MIN_FOR_TEMPERATURES = 40
 """Fewest positives, and negatives, over all labels, for which temperatures are fitted."""
@@ -108,19 +113,42 @@ def fit_calibration(predictions: Predictions, *, bias: bool = False) -> Calibrat
         values = unfitted.apply(uncalibrated) if predictions.weights else uncalibrated
         return replace(unfitted, thresholds=best_thresholds(targets, values))
     z, true = logits(uncalibrated) - shift, targets.astype(np.float64)
-    has_target = ~np.isnan(true)
-    pairs = z[has_target].reshape(-1, 1), true[has_target]
-    (shared,) = _regression(*pairs, centre=[1.0], spread=[SHARED_SPREAD])
-    shared = np.clip(shared, 1 / LIMIT, LIMIT)
-    fits = [
-        _fit_label(label[rows], target[rows], shared=shared, bias=bias)
-        for label, target, rows in zip(z.T, true.T, has_target.T, strict=True)
-    ]
-    slopes, biases = np.array(fits).T
+    slopes, biases = _fit_labels(z, true, SHARED_SPREAD, BIAS_SPREAD if bias else 0.0)
     temperatures, shifts = tuple((1 / slopes).tolist()), tuple((biases - shift * slopes).tolist())
     fitted = Calibration(temperatures, shifts, (NO_THRESHOLD,) * len(temperatures))
     thresholds = best_thresholds(targets, fitted.apply(uncalibrated))
     return Calibration(temperatures, shifts, thresholds)
+
+
+def refit_calibration(predictions: Predictions, thresholds: Sequence[float]) -> Calibration:
+    """Fit a calibration that follows the present one, to a few records of another source.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Probabilities of the present calibration, with targets.
+    thresholds : sequence of float
+        Present thresholds. A label with fewer than `MIN_FOR_F1` positives or negatives keeps its
+        own: the same records are called.
+
+    Returns
+    -------
+    Calibration
+        To apply to calibrated probabilities; `Calibration.after` makes one calibration of both.
+
+    Raises
+    ------
+    EvaluationError
+        If the table has no targets.
+    """
+    targets = predictions.require_targets()
+    z, true = logits(predictions.probabilities), targets.astype(np.float64)
+    slopes, biases = _fit_labels(z, true, REFIT_SPREAD, REFIT_BIAS_SPREAD)
+    fitted = Calibration(tuple((1 / slopes).tolist()), tuple(biases.tolist()), tuple(thresholds))
+    same = fitted.apply(np.array(thresholds))
+    best = np.array(best_thresholds(targets, fitted.apply(predictions.probabilities)))
+    is_kept = np.minimum(positives(targets), negatives(targets)) < MIN_FOR_F1
+    return replace(fitted, thresholds=tuple(np.where(is_kept, same, best).tolist()))
 
 
 def has_enough(targets: Matrix) -> bool:
@@ -178,22 +206,41 @@ def logits(probabilities: Floats) -> Floats:
     return np.asarray(np.log(inside) - np.log1p(-inside))
 
 
-def _fit_label(z: Floats, true: Floats, *, shared: float, bias: bool) -> tuple[float, float]:
+def _fit_labels(
+    z: Floats, true: Floats, shared_spread: float, bias_spread: float
+) -> tuple[Floats, Floats]:
+    """Slope and bias of every label, from logits and targets of shape (records, labels)."""
+    has_target = ~np.isnan(true)
+    pairs = z[has_target].reshape(-1, 1), true[has_target]
+    (shared,) = _regression(*pairs, centre=[1.0], spread=[shared_spread])
+    shared = np.clip(shared, 1 / LIMIT, LIMIT)
+    slopes, biases = np.array(
+        [
+            _fit_label(label[rows], target[rows], shared=shared, bias_spread=bias_spread)
+            for label, target, rows in zip(z.T, true.T, has_target.T, strict=True)
+        ]
+    ).T
+    return slopes, biases
+
+
+def _fit_label(
+    z: Floats, true: Floats, *, shared: float, bias_spread: float
+) -> tuple[float, float]:
     if true.all() or not true.any():  # or nothing is known
         return shared, 0.0
     ones = np.ones_like(z)
     columns, centre, spreads = z[:, None], [shared], [SPREAD * shared]
-    if bias:
+    if bias_spread:
         columns = np.column_stack([z, ones])
-        centre, spreads = [shared, 0.0], [SPREAD * shared, BIAS_SPREAD]
+        centre, spreads = [shared, 0.0], [SPREAD * shared, bias_spread]
     slope, *shift = _regression(columns, true, centre=centre, spread=spreads)
     # A label ranked backwards has its optimum at a slope below 0, which no temperature has.
     limited = np.clip(slope, shared / LIMIT, shared * LIMIT)
-    if bias and limited != slope:
+    if bias_spread and limited != slope:
         shift = _regression(
-            ones[:, None], true, centre=[0.0], spread=[BIAS_SPREAD], offset=limited * z
+            ones[:, None], true, centre=[0.0], spread=[bias_spread], offset=limited * z
         )
-    return limited, shift[0] if bias else 0.0
+    return limited, shift[0] if bias_spread else 0.0
 
 
 def _regression(

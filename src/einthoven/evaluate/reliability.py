@@ -235,7 +235,7 @@ def calibration_report(
         values, thresholds = calibrated(predictions, calibration, folds)
         if is_recalibrated(predictions, values):
             after = measure_quality(replace(predictions, probabilities=values), bins=bins)
-            change = _change(bootstrap, predictions.probabilities, values)
+            change = loss_change(bootstrap, predictions.probabilities, values)
         decisions = _decisions(bootstrap.targets, values >= thresholds, bootstrap.settings.level)
         decisions.insert(0, "threshold", calibration.thresholds)
         decisions.index = pd.Index(predictions.labels)
@@ -402,9 +402,10 @@ def _bin_by_mass(targets: Matrix, probabilities: Floats, bins: int) -> NDArray[n
     return np.stack(places, axis=1)
 
 
-def _change(
+def loss_change(
     bootstrap: Bootstrap, before: Floats, after: Floats
 ) -> dict[str, tuple[float, Interval | None]]:
+    """Log loss and Brier score after minus before, as means over labels, with intervals."""
     weights = bootstrap.draws.multiplicities.astype(np.float64)
     changes: dict[str, tuple[float, Interval | None]] = {}
     for name, loss in _LOSSES.items():

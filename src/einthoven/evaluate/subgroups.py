@@ -187,7 +187,7 @@ def score_subgroups(
                 remedy="pass one group for each record of the predictions",
             )
         unknown[attribute] = int((values == UNKNOWN).sum())
-        for name in _ordered(values):
+        for name in ordered_groups(values):
             group = _part(bootstrap, predictions, values == name, min_positives)
             others = (values != name) & (values != UNKNOWN)
             rest = _part(bootstrap, predictions, others, min_positives)
@@ -215,7 +215,7 @@ def value_subgroups(
         values = np.asarray(column).astype(np.str_)
         unknown[attribute] = int((values == UNKNOWN).sum())
         groups[attribute] = []
-        for name in _ordered(values):
+        for name in ordered_groups(values):
             rows = values == name
             part = bootstrap.part(rows)
             measures = measure(part, predictions.kind, predictions.probabilities[rows])
@@ -229,7 +229,7 @@ def value_subgroups(
     return plain(shared | bootstrap.settings.to_dict())
 
 
-def _ordered(values: NDArray[np.str_]) -> list[str]:
+def ordered_groups(values: NDArray[np.str_]) -> list[str]:
     """Groups by name, age bands from young to old."""
     bands = {band: place for place, band in enumerate(AGE_BANDS)}
     names = set(values.tolist()) - {UNKNOWN}

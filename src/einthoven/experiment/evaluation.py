@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from einthoven.evaluate.calibrate import (
     has_enough,
     rarer_class,
 )
+from einthoven.evaluate.conformal import fit_sets, measure_coverage
 from einthoven.evaluate.curves import curves
 from einthoven.evaluate.reliability import calibration_report, class_report
 from einthoven.evaluate.scores import score_predictions
@@ -32,7 +34,7 @@ from einthoven.experiment.population import population
 from einthoven.experiment.robustness import measure_lead_accuracy, measure_robustness
 from einthoven.files import EVALUATION_FILE, Json, read_json
 from einthoven.inference import CALIBRATED, calibrate_table, check_uncalibrated, predict_cohort
-from einthoven.inference.cohorts import calibration_of
+from einthoven.inference.cohorts import calibration_of, sets_of
 from einthoven.models import (
     Model,
     load_model,
@@ -57,13 +59,13 @@ from einthoven.weights.public import data_on_cohort
 log = logging.getLogger(__name__)
 
 
-def fitted_calibration(validation: Predictions) -> Json:
-    """Fit a calibration to validation predictions, as entries of a model's config.json.
+def fitted_entries(validation: Predictions) -> Json:
+    """Fit calibration and prediction sets to validation predictions, for a model's config.json.
 
     Returns
     -------
     dict
-        `calibration` and `calibration_fit`, for `update_config`; numbers have no calibration.
+        `calibration`, `sets` and `calibration_fit`, for `update_config`; numbers have sets only.
 
     Raises
     ------
@@ -77,7 +79,7 @@ def fitted_calibration(validation: Predictions) -> Json:
         )
     targets = validation.require_targets()
     if validation.form == "values":
-        return {"calibration": None}
+        return {"calibration": None, "sets": fit_sets(validation).to_dict()}
     is_labels = validation.form == "labels"
     calibration = fit_calibration(validation) if is_labels else fit_classes(validation)
     counts = positives(targets).tolist()
@@ -91,8 +93,10 @@ def fitted_calibration(validation: Predictions) -> Json:
             f"rarer class, summed over labels; limit {MIN_FOR_TEMPERATURES})",
             extra={"topic": "calibration"},
         )
+    calibrated = replace(validation, probabilities=calibration.apply(validation.probabilities))
     return {
         "calibration": calibration.to_dict(),
+        "sets": fit_sets(calibrated).to_dict(),
         "calibration_fit": {
             "split": validation.metadata.get("split", ""),
             "cohort": validation.metadata.get("cohort", ""),
@@ -144,6 +148,7 @@ def evaluation_of(
     check_uncalibrated(model, table)
     options: Json = {"resamples": resamples, "seed": seed, "by": by}
     groups = demographics(cohort.metadata().loc[table.records.tolist()])
+    calibration, sets = calibration_of(model, table.labels), sets_of(model, table.labels)
     measured = _values(table, groups, **options)
     if table.form != "values":
         measured = _probabilities(model, table, groups, folds=folds, **options)
@@ -159,6 +164,8 @@ def evaluation_of(
         "score": score or score_predictions(table, **options).to_dict(),
         "validation": None,
         **measured,
+        "coverage": sets
+        and measure_coverage(table, calibration, sets, groups, folds=folds, **options),
         "robustness": None,
     }
 

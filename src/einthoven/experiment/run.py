@@ -27,7 +27,7 @@ from einthoven.evaluate.measures import ValueScore
 from einthoven.evaluate.scores import Score, score_predictions
 from einthoven.experiment.evaluation import (
     evaluation_of,
-    fitted_calibration,
+    fitted_entries,
     reusable_part,
 )
 from einthoven.experiment.population import population
@@ -47,6 +47,7 @@ from einthoven.models import (
 from einthoven.models.provenance import PTB_XL
 from einthoven.predictions import Predictions
 from einthoven.predictions.calibration import read_calibration
+from einthoven.predictions.sets import read_sets
 from einthoven.progress import Progress, part_of
 from einthoven.report.format import counted
 from einthoven.signals.batches import TOO_SHORT, long_enough
@@ -364,15 +365,21 @@ def saved_model(
     if is_model(folder):
         update_config(folder, metrics=metrics)
     else:
-        entries = fitted_calibration(validation)
-        calibration = entries.pop("calibration")
+        entries = fitted_entries(validation)
         config = model.config | entries | {"metrics": metrics}
-        fitted = calibration and read_calibration(calibration)
-        calibrated = replace(model, calibration=fitted, config=config)
-        save_model(calibrated, folder, card=False)  # the evaluation comes with one
+        fitted = replace(_with_fitted(model, entries), config=config)
+        save_model(fitted, folder, card=False)  # the evaluation comes with one
     config = read_config(folder)
-    stored = config["calibration"]
-    return replace(model, calibration=stored and read_calibration(stored), config=config)
+    return replace(_with_fitted(model, config), config=config)
+
+
+def _with_fitted(model: Model, entries: Json) -> Model:
+    calibration, sets = entries["calibration"], entries["sets"]
+    return replace(
+        model,
+        calibration=calibration and read_calibration(calibration),
+        sets=sets and read_sets(sets),
+    )
 
 
 def _training_seconds(folder: Path) -> float:

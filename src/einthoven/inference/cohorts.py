@@ -17,6 +17,7 @@ from einthoven.errors import EvaluationError
 from einthoven.inference.torch_runtime import on_device, with_leads
 from einthoven.models.model import Model
 from einthoven.predictions import Calibration, ClassCalibration, Predictions, listed
+from einthoven.predictions.sets import LabelSets, Sets
 from einthoven.predictions.table import KIND, POS_WEIGHT
 from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource, long_enough
@@ -192,6 +193,18 @@ def calibration_of(model: Model, labels: Sequence[str]) -> Calibration | ClassCa
     if not isinstance(model.calibration, Calibration):
         return model.calibration
     return model.calibration.select([model.labels.index(label) for label in labels])
+
+
+def sets_of(model: Model, labels: Sequence[str]) -> Sets | None:
+    """The prediction sets of some labels of a model; those of classes and numbers are of all.
+
+    None without sets; those of labels need thresholds.
+    """
+    if not isinstance(model.sets, LabelSets):
+        return model.sets
+    if model.calibration is None:
+        return None
+    return model.sets.select([model.labels.index(label) for label in labels])
 
 
 def check_uncalibrated(model: Model, table: Predictions) -> None:

@@ -13,6 +13,7 @@ from einthoven.errors import BackboneError, EinthovenError, PreparationError
 from einthoven.inference.runtimes import AnyModel, Runtime, runtime_of
 from einthoven.predictions.calibration import ClassCalibration
 from einthoven.predictions.missing_leads import answered_labels
+from einthoven.predictions.sets import ClassSets, LabelSets, Sets, ValueIntervals
 from einthoven.records import Record, canonical_lead
 from einthoven.records.limb_leads import derivable_leads, repair_leads
 from einthoven.records.quality import (
@@ -66,6 +67,15 @@ class RecordPrediction:
     uncalibrated, thresholds : dict of str to float, or None
         Probabilities before calibration, and calibrated probabilities from which a label is called
         present; None if the model has no calibration.
+    answers : dict of str to str
+        `present`, `absent` or `cannot tell` by label (`einthoven.predictions.sets`), and the empty
+        string for a label with too few calibration records. Empty, as are `class_set` and
+        `intervals`, if the model has no prediction sets, leads are missing or the recording is
+        unusable.
+    class_set : tuple of str
+        The classes that are not ruled out, most probable first.
+    intervals : dict of str to (float, float)
+        Lower and upper end of each number.
     """
 
     record: Record
@@ -82,6 +92,9 @@ class RecordPrediction:
     units: dict[str, str] = field(default_factory=dict)
     uncalibrated: dict[str, float] | None = None
     thresholds: dict[str, float] | None = None
+    answers: dict[str, str] = field(default_factory=dict)
+    class_set: tuple[str, ...] = ()
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def predict_record(
@@ -301,6 +314,8 @@ def _prediction(
     probabilities = dict(zip(model.labels, values.tolist(), strict=True))
     probabilities |= dict.fromkeys(gap.unanswered, np.nan)
     units = dict(zip(model.labels, task.units(len(model.labels)), strict=True))
+    # The sets hold for recordings like those of the calibration: usable, with all leads.
+    sets = None if gap.leads or is_unusable else model.sets
     return RecordPrediction(
         record,
         probabilities if form != "values" else {},
@@ -318,6 +333,7 @@ def _prediction(
         warnings=(*warnings(results), *_excerpt(record, preparation), *gap.warnings),
         uncalibrated=uncalibrated,
         thresholds=thresholds,
+        **_sets_of(model, sets, values),
     )
 
 
@@ -329,6 +345,22 @@ def _excerpt(record: Record, preparation: Preparation) -> tuple[str, ...]:
     crops = f"{len(evaluation_seconds(preparation, record))} crops of {seconds:g} s"
     part = record.metadata["excerpt"]
     return (f"long recording: predicted from {crops} within {part}; nothing else was examined",)
+
+
+def _sets_of(model: AnyModel, sets: Sets | None, values: NDArray[np.float64]) -> dict[str, Any]:
+    """The fields of a prediction that `sets` give for calibrated values, `(labels,)`."""
+    labels, calibration = model.labels, model.calibration
+    if isinstance(sets, LabelSets) and calibration is not None:
+        answers = sets.answers(values, calibration.decide(values))
+        return {"answers": dict(zip(labels, answers.tolist(), strict=True))}
+    if isinstance(sets, ClassSets):
+        contained = sets.contains(values)
+        order = np.argsort(-values, kind="stable")
+        return {"class_set": tuple(labels[place] for place in order if contained[place])}
+    if not isinstance(sets, ValueIntervals):
+        return {}
+    ends = zip(*(end.tolist() for end in sets.bounds(values)), strict=True)
+    return {"intervals": dict(zip(labels, ends, strict=True))}
 
 
 def _findings(record: Record, preparation: Preparation) -> tuple[Finding, ...]:

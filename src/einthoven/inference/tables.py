@@ -1,7 +1,9 @@
 """Predictions of arrays, records, tables and folders, as one data frame or file.
 
-Columns: `record`, `patient`, then `probability:LABEL` and `call:LABEL` (at or above its threshold;
-only if the model has thresholds), or `probability:CLASS` and `class`, or `value:NUMBER`; and
+Columns: `record`, `patient`; then `probability:LABEL`, `call:LABEL` (at or above its threshold) and
+`answer:LABEL` (present, absent or cannot tell), or `probability:CLASS`, `class` and `class_set`, or
+`value:NUMBER`, `low:NUMBER` and `high:NUMBER`, without calls if the model has no thresholds, and
+without answers, class sets and intervals if it has no prediction sets; and
 `quality` (warnings about the recording, and missing leads; empty if there are none). Probabilities
 and calls are missing for labels that lose too much accuracy without the missing leads
 (`einthoven.predictions.missing_leads`). `Predictions.load` and `einthoven
@@ -39,7 +41,7 @@ from einthoven.files import (
 from einthoven.inference.records import Predictor, RecordPrediction
 from einthoven.inference.runtimes import AnyModel
 from einthoven.models import SHIPPED, is_model, open_model
-from einthoven.predictions import Calibration
+from einthoven.predictions import Calibration, ClassSets, LabelSets
 from einthoven.predictions.table import CLASS, PROBABILITY, VALUE
 from einthoven.progress import Progress
 from einthoven.records import Record
@@ -47,7 +49,9 @@ from einthoven.records.file import is_file_like
 from einthoven.records.formats import files_of, read_excerpt, records_of
 from einthoven.records.sidecar import described, described_array, description
 
-CALL, REFUSED, REMEDY = "call:", "refused", "remedy"
+CALL, ANSWER, LOW, HIGH = "call:", "answer:", "low:", "high:"
+CLASS_SET = "class_set"
+REFUSED, REMEDY = "refused", "remedy"
 SUFFIXES = (".csv", ".parquet")
 
 
@@ -109,8 +113,8 @@ def predict(
     -------
     pandas.DataFrame
         A row a record, in their order (index: `record`, the name, path or row number): `patient`,
-        `probability:LABEL` and `call:LABEL`, or `probability:CLASS` and `class`, or
-        `value:NUMBER`, then `quality`, `refused`, the reason for which a record has
+        the columns of the module's description, then `quality`, `refused`, the reason for which a
+        record has
         no prediction (its values are missing), or the empty string, and `remedy`. A record of a
         table or folder without patients has the empty string as `patient`, unless its file names
         one.
@@ -316,6 +320,7 @@ def _frame(
                 for r in good
             ]
             columns[CALL + label] = pd.array(calls, dtype="boolean")
+    columns |= _set_columns(predictor.model, good)
     columns["quality"] = ["; ".join(result.warnings) if result else "" for result in good]
     columns[REFUSED] = [
         "" if isinstance(result, RecordPrediction) else getattr(result, "problem", str(result))
@@ -330,6 +335,24 @@ def _frame(
     if progress:
         progress("predict", place[0] + len(items), place[1])
     return pd.DataFrame(columns, index=pd.Index([item.name for item in items], name="record"))
+
+
+def _set_columns(model: AnyModel, results: Sequence[RecordPrediction | None]) -> dict[str, Any]:
+    """Columns of the prediction sets; empty cells for records without sets."""
+    if isinstance(model.sets, LabelSets):
+        return {
+            ANSWER + label: [r.answers.get(label, "") if r else "" for r in results]
+            for label in model.labels
+        }
+    if isinstance(model.sets, ClassSets):
+        return {CLASS_SET: ["; ".join(r.class_set) if r else "" for r in results]}
+    if model.sets is None:
+        return {}
+    return {
+        prefix + name: [r.intervals[name][end] if r and r.intervals else np.nan for r in results]
+        for name in model.labels
+        for end, prefix in enumerate((LOW, HIGH))
+    }
 
 
 def _refuse_none(refused: pd.DataFrame, count: int) -> None:

@@ -33,6 +33,7 @@ _DETERMINING = (
     "preparation",
     "aggregate",
     "calibration",
+    "sets",
     "weights_sha256",
     "head",
     "task",
@@ -55,6 +56,7 @@ class _Entries(BaseModel):
     preparation: Annotated[dict[Literal["leads", "steps"], list[Any]], Field(min_length=2)]
     aggregate: str | list[str]
     calibration: dict[str, Any] | None
+    sets: dict[str, Any] | None = None
     weights_sha256: str
     provenance: dict[str, Any] | None = None
     descriptions: dict[str, str] = {}
@@ -200,10 +202,10 @@ def update_config(path: str | Path, **entries: Any) -> None:
 def config_digest(config: Mapping[str, Any]) -> str:
     """SHA-256 of the entries that determine a prediction; descriptive entries are left out."""
     determining = {key: config.get(key) for key in _DETERMINING}
-    if determining["task"] is None:  # labels of 0 and 1, as before there were others
-        del determining["task"]
-    if determining["head"] in (None, "linear"):
-        del determining["head"]
+    defaults = {"task": None, "sets": None, "head": "linear"}
+    for key, default in defaults.items():  # an entry left out means the same
+        if determining[key] in (None, default):
+            del determining[key]
     text = json.dumps(determining, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

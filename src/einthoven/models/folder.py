@@ -52,6 +52,7 @@ from einthoven.models.config import (
 from einthoven.models.model import Model
 from einthoven.models.provenance import derived_provenance, initial_weights
 from einthoven.predictions.calibration import read_calibration
+from einthoven.predictions.sets import read_sets
 from einthoven.signals.preparation import Preparation
 from einthoven.tasks import Task
 
@@ -182,6 +183,7 @@ def _config_of(model: Model, sha256: str) -> Json:
         "preparation_text": preparation.describe(),
         "aggregate": model.aggregate,
         "calibration": None if model.calibration is None else model.calibration.to_dict(),
+        "sets": None if model.sets is None else model.sets.to_dict(),
         **model.licence.to_dict(),
         "weights_sha256": sha256,
     }
@@ -239,7 +241,7 @@ def load_model(path_or_name: str | Path = SHIPPED, *, revision: str | None = Non
     if licence.commercial_use is False:
         warnings.warn(f"{folder.name}: {licence}", LicenceWarning, stacklevel=2)
     aggregate = config["aggregate"]
-    calibration = config["calibration"]
+    calibration, sets = config["calibration"], config.get("sets")
     metadata, evaluation = read_metadata(folder / WEIGHTS), folder / EVALUATION_FILE
     try:
         Task(**(config.get("task") or {}))
@@ -248,6 +250,7 @@ def load_model(path_or_name: str | Path = SHIPPED, *, revision: str | None = Non
             preparation=Preparation.from_dict(config["preparation"]),
             aggregate=aggregate if isinstance(aggregate, str) else tuple(aggregate),
             calibration=None if calibration is None else read_calibration(calibration),
+            sets=None if sets is None else read_sets(sets),
             config=config,
             fingerprints={key: value for key, value in metadata.items() if key != "format"},
             evaluation=read_json(evaluation) if evaluation.is_file() else {},

@@ -11,6 +11,7 @@ from einthoven.errors import ModelError
 from einthoven.files import Json
 from einthoven.models.description import Described
 from einthoven.predictions.calibration import Calibration, ClassCalibration
+from einthoven.predictions.sets import Sets
 from einthoven.predictions.table import listed
 from einthoven.signals.preparation import Preparation
 
@@ -34,6 +35,8 @@ class Model(Described):
     calibration : Calibration, ClassCalibration or None
         Temperature, bias and decision threshold of every label, or the temperature of classes;
         None if not fitted, and for numbers.
+    sets : LabelSets, ClassSets, ValueIntervals or None
+        Bounds of the answers that the calibration records do not rule out; None if not fitted.
     config : dict
         Contents of config.json. `save_model` keeps the descriptive entries (provenance, licence,
         descriptions, metrics) and writes those of the network and its preparation anew.
@@ -47,24 +50,26 @@ class Model(Described):
     Raises
     ------
     ModelError
-        If the calibration has another number of labels than the network.
+        If calibration or sets have another number of labels than the network.
     """
 
     network: Classifier | Backbone
     preparation: Preparation
     aggregate: str | tuple[str, ...] = "probability"
     calibration: Calibration | ClassCalibration | None = None
+    sets: Sets | None = None
     config: Json = field(default_factory=dict)
     fingerprints: dict[str, str] = field(default_factory=dict)
     evaluation: Json = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.calibration is not None and len(self.calibration) != len(self.labels):
-            raise ModelError(
-                f"a calibration of {len(self.calibration)} labels for a model of "
-                f"{len(self.labels)}",
-                remedy="fit the calibration on predictions of this model",
-            )
+        fitted = {"calibration": self.calibration, "prediction sets": self.sets}
+        for name, value in fitted.items():
+            if value is not None and len(value) != len(self.labels):
+                raise ModelError(
+                    f"{name} of {len(value)} labels for a model of {len(self.labels)}",
+                    remedy=f"fit the {name} on predictions of this model",
+                )
 
     def __repr__(self) -> str:
         head = f"labels: {listed(self.labels)}" if self.labels else "no labels"

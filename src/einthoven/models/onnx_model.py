@@ -35,6 +35,7 @@ from einthoven.files import Json
 from einthoven.models.config import COPY_AGAIN, check_config
 from einthoven.models.description import Described
 from einthoven.predictions.calibration import Calibration, ClassCalibration, read_calibration
+from einthoven.predictions.sets import Sets, read_sets
 from einthoven.signals.preparation import Preparation
 
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ class OnnxModel(Described):
     preparation : Preparation
         From a Record to the input of the network; the graph begins at its window.
     calibration : Calibration, ClassCalibration or None
+    sets : LabelSets, ClassSets, ValueIntervals or None
     config : dict
         The config.json of the exported model.
     zeros_for_missing : bool
@@ -74,6 +76,7 @@ class OnnxModel(Described):
     session: Any
     preparation: Preparation
     calibration: Calibration | ClassCalibration | None
+    sets: Sets | None
     config: Json
     zeros_for_missing: bool
 
@@ -187,12 +190,13 @@ def load_onnx(path: str | Path) -> OnnxModel:
     if hashlib.sha256(graph).hexdigest() != metadata.get(DIGEST):
         raise ModelError(f"{file} is damaged: its digest differs", remedy=COPY_AGAIN)
     config = check_config(json.loads(metadata[CONFIG]), file)
-    calibration = config["calibration"]
+    calibration, sets = config["calibration"], config.get("sets")
     try:
         return OnnxModel(
             session=session,
             preparation=Preparation.from_dict(config["preparation"]),
             calibration=None if calibration is None else read_calibration(calibration),
+            sets=None if sets is None else read_sets(sets),
             config=config,
             zeros_for_missing=metadata.get(ZEROS) == "zeros",
         )

@@ -101,6 +101,23 @@ class Calibration:
 
         return Calibration(some(self.temperatures), some(self.biases), some(self.thresholds))
 
+    def put(self, columns: Sequence[int], some: Calibration) -> Calibration:
+        """This calibration with that of the labels in some columns replaced."""
+        fields = {name: list(values) for name, values in vars(self).items()}
+        for name, values in vars(some).items():
+            for place, value in zip(columns, values, strict=True):
+                fields[name][place] = value
+        return Calibration(**{name: tuple(values) for name, values in fields.items()})
+
+    def after(self, first: Calibration) -> Calibration:
+        """One calibration that does what `first` and then this one do, with these thresholds."""
+        temperatures, biases = np.array(self.temperatures), np.array(self.biases)
+        return Calibration(
+            tuple((np.array(first.temperatures) * temperatures).tolist()),
+            tuple((np.array(first.biases) / temperatures + biases).tolist()),
+            self.thresholds,
+        )
+
     def to_dict(self) -> dict[str, list[float]]:
         """A JSON-serialisable dict of lists, the arguments of an equal calibration."""
         return {name: list(values) for name, values in asdict(self).items()}

@@ -9,6 +9,7 @@ from markupsafe import Markup
 from einthoven.files import Json
 from einthoven.report import tables
 from einthoven.report.clinical import clinical_tables
+from einthoven.report.coverage import coverage_tables
 from einthoven.report.description import (
     UNKNOWN,
     cohort_of,
@@ -84,6 +85,9 @@ def model_card(
         reliability=reliability,
         curves=curves,
         answers_table=tables.answers_table(accuracy, len(model["labels"])) if is_valid else None,
+        coverage_tables=coverage_tables(evaluation["coverage"])
+        if evaluation.get("coverage")
+        else [],
         **tables_of_parts,
         **clinical_tables(evaluation),
     )

@@ -37,7 +37,8 @@ PREDICTIONS = "predictions"
 RARE = 10
 """Labels with fewer positives are counted among the limitations."""
 PARTS = (
-    "population", "curves", "calibration", "class_calibration", "subgroups", "robustness",
+    "population", "curves", "calibration", "class_calibration", "subgroups", "coverage",
+    "robustness",
 )  # fmt: skip
 """Parts of an evaluation that the page shows besides the scores."""
 REMEDY = "evaluate it again: einthoven card --model MODEL --cohort PATH"

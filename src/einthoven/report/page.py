@@ -22,6 +22,7 @@ from einthoven.report import measures, tables
 from einthoven.report.cases import CLASS_COLUMNS, write_errors
 from einthoven.report.checklists import CHECKLISTS
 from einthoven.report.clinical import clinical_tables
+from einthoven.report.coverage import coverage_tables
 from einthoven.report.data import pretraining_data, report_data
 from einthoven.report.description import flat, text
 from einthoven.report.ecg import ecg_paper, prepared_figure
@@ -178,6 +179,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         "decisions": parts["decision_tables"] and "Decisions at the thresholds",
         "curves": "curves" in evaluation and "Curves of every label",
         "calibration": "calibration" in evaluation and "Calibration",
+        "coverage": "coverage" in evaluation and "Prediction sets",
         "subgroups": "subgroups" in evaluation and "Subgroup analysis",
         "robustness": "robustness" in evaluation and "Fewer leads and noise",
         "examples": data["examples"] and "Examples",
@@ -204,6 +206,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
             for key, title in (_CLASS_PANELS if "measures" in first["score"] else PANELS).items()
         },
         labels=labels,
+        coverage_tables=coverage_tables(evaluation["coverage"]) if "coverage" in evaluation else [],
         **_class_parts(data),
         policy_table=tables.policy_table(policy) if policy else None,
         gallery=gallery,
@@ -244,13 +247,14 @@ def _value_page(data: Json) -> str:
             label: measures.agreement_figures(score, label, place)
             for place, label in enumerate(score["per_label"], 1)
         }
-    subgroups = evaluation.get("subgroups")
+    subgroups, coverage = evaluation.get("subgroups"), evaluation.get("coverage")
     level = form.confidence(score["level"])
     sections = {
         "summary": "Summary",
         "population": "population" in evaluation and "Records and patients",
         "results": "Results",
         "agreement": agreement and "Agreement",
+        "coverage": coverage and "Prediction intervals",
         "subgroups": subgroups and "Subgroup analysis",
         "training": histories and "Training",
         "provenance": "Provenance",
@@ -269,6 +273,7 @@ def _value_page(data: Json) -> str:
         measures=measures.measures_table(scores, f"Metrics, with {level} intervals."),
         differences_tables=[measures.differences_table(pair) for pair in data["comparisons"]],
         agreement=agreement,
+        coverage_tables=coverage_tables(coverage) if coverage else [],
         subgroup_tables=measures.value_subgroup_tables(subgroups) if subgroups else [],
         histories=histories,
         panels=_VALUE_PANELS,
