@@ -193,7 +193,6 @@ def test_changes_of_what_decides_a_prediction_are_refused(
         ("calibration", {}),
         ("sets", {}),
         ("sets", {"coverage": 0.9, "lowest": [0.5, 2.0], "highest": [0.1, 0.1]}),
-        ("sets", {"coverage": 0.9, "lowest": [0.5], "highest": [0.1]}),
         ("calibration", {"temperatures": "x", "biases": [0, 0], "thresholds": [1, 1]}),
     ],
 )
