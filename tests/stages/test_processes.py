@@ -183,7 +183,9 @@ def test_two_processes_equal_one(
     compared = [key for key in a if key.removeprefix("model.").startswith(COMPARED)]
     for key in compared:
         rtol = WEIGHT_TOLERANCE if name == "stage2" else 0
-        torch.testing.assert_close(a[key], b[key], rtol=rtol, atol=WEIGHT_TOLERANCE, msg=key)
+        # Sums of a codebook are some hundreds.
+        atol = WEIGHT_TOLERANCE * max(1.0, float(b[key].abs().max()))
+        torch.testing.assert_close(a[key], b[key], rtol=rtol, atol=atol, msg=key)
 
 
 @pytest.mark.parametrize("name", KILLED)
