@@ -41,6 +41,7 @@ ROOMS = (
     "reproduce",
     "doctor",
     "estimator",
+    "serve",
     "cli",
     "__main__",
 )

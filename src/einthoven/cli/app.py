@@ -21,6 +21,7 @@ from einthoven.cli import (
     recalibrate,
     recipes,
     reproduce,
+    serve,
     train,
 )
 from einthoven.cli.progress import echo
@@ -80,7 +81,13 @@ def options(
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Start": (init.init, demo.demo, doctor.doctor),
     "Train on labelled ECGs": (train.posttrain, train.search, train.ensemble, recipes.recipes),
-    "Predict": (predict.predict, predict.embed, export.export, recalibrate.recalibrate),
+    "Predict": (
+        predict.predict,
+        predict.embed,
+        serve.serve,
+        export.export,
+        recalibrate.recalibrate,
+    ),
     "Explain": (explain.explain,),
     "Evaluate": (evaluate.evaluate, evaluate.compare, evaluate.report, evaluate.card),
     "Data": (data.label, data.convert_ecg, data.pack, data.download, data.synthesize),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -154,7 +153,7 @@ def _print_predictions(
             failed = True
             echo(f"einthoven: {prediction}", err=True)
         elif top is None:
-            echo(json.dumps(_as_json(file, prediction)))
+            echo(json.dumps(prediction.to_json(str(file))))
         else:
             _print_prediction(file, prediction, model, top)
     if not sources:
@@ -180,36 +179,6 @@ def _report_refused(result: PredictionFile | EmbeddingFile) -> None:
     if result.refused:
         note(f"{counted(result.refused, 'record')} refused: {result.refused_file}", style="yellow")
         raise typer.Exit(1)
-
-
-def _as_json(file: Path, prediction: RecordPrediction) -> dict[str, Any]:
-    above = prediction.above_threshold
-    if prediction.values:
-        outputs: dict[str, Any] = {"values": prediction.values, "units": prediction.units}
-    else:
-        outputs = (
-            {} if prediction.predicted_class is None else {"class": prediction.predicted_class}
-        )
-    return {
-        "record": str(file),
-        **outputs,
-        "probabilities": {
-            label: None if math.isnan(value) else value
-            for label, value in prediction.probabilities.items()
-        },
-        "uncalibrated": prediction.uncalibrated,
-        "thresholds": prediction.thresholds,
-        "answers": prediction.answers,
-        "class_set": list(prediction.class_set),
-        "intervals": prediction.intervals,
-        "above_threshold": None if above is None else list(above),
-        "without_call": list(prediction.without_call),
-        "derived_leads": list(prediction.derived_leads),
-        "left_out_leads": list(prediction.left_out_leads),
-        "seconds_left_out": prediction.seconds_left_out,
-        "findings": [asdict(finding) for finding in prediction.findings],
-        "warnings": list(prediction.warnings),
-    }
 
 
 def _print_prediction(file: Path, prediction: RecordPrediction, model: AnyModel, top: int) -> None:

@@ -44,6 +44,7 @@ from einthoven.inference.tables import REFUSED, REMEDY, refused_file, write_refu
 from einthoven.inference.torch_runtime import on_device
 from einthoven.models.model import Model
 from einthoven.progress import Progress
+from einthoven.records import Record
 from einthoven.records.formats import read_excerpt, records_of
 from einthoven.records.limb_leads import derive_limb_leads, repair_leads
 from einthoven.records.quality import refuse_flat
@@ -153,9 +154,8 @@ def embed_files(
     def rows() -> Iterator[Embedding]:
         for completed, file in enumerate(files, 1):
             try:
-                record = derive_limb_leads(repair_leads(read_excerpt(file)))
-                refuse_flat(record)
-                prepared = [prepare_record(p, record) for p in network.preparations]
+                record = read_excerpt(file)
+                array = network.embed(record)
             except EinthovenError as error:
                 if refused is None:
                     raise
@@ -163,8 +163,6 @@ def embed_files(
                 reasons = {REFUSED: error.problem, REMEDY: error.remedy}
                 faults.append({"record": str(file), "patient": "", **reasons})
             else:
-                crops = ((x, torch.zeros(len(x), dtype=torch.long)) for x in prepared)
-                (array,) = network(crops, 1)
                 yield Embedding(str(file), record.patient or "", array)
             if progress:
                 progress("embed", completed, len(files))
@@ -252,6 +250,21 @@ class Embedder:
             "crops": "one after another" if level == "token" else "mean",
             "precision": precision,
         }
+
+    def embed(self, record: Record) -> NDArray[np.float32]:
+        """The array of one record.
+
+        Raises
+        ------
+        PreparationError
+            If it lacks leads that do not follow from others, is too short, flat or not finite.
+        """
+        record = derive_limb_leads(repair_leads(record))
+        refuse_flat(record)
+        prepared = [prepare_record(preparation, record) for preparation in self.preparations]
+        crops = ((x, torch.zeros(len(x), dtype=torch.long)) for x in prepared)
+        (array,) = self(crops, 1)
+        return array
 
     def __call__(
         self, crops: Iterable[tuple[Tensor, Tensor]], count: int

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.errors import BackboneError, EinthovenError, PreparationError
+from einthoven.files import Json
 from einthoven.inference.runtimes import AnyModel, Runtime, runtime_of
 from einthoven.predictions.calibration import ClassCalibration
 from einthoven.predictions.missing_leads import answered_labels
@@ -95,6 +97,34 @@ class RecordPrediction:
     answers: dict[str, str] = field(default_factory=dict)
     class_set: tuple[str, ...] = ()
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def to_json(self, name: str) -> Json:
+        """All fields but the record, for JSON; `name` is that of the record."""
+        above = self.above_threshold
+        if self.values:
+            outputs: Json = {"values": self.values, "units": self.units}
+        else:
+            outputs = {} if self.predicted_class is None else {"class": self.predicted_class}
+        return {
+            "record": name,
+            **outputs,
+            "probabilities": {
+                label: None if math.isnan(value) else value
+                for label, value in self.probabilities.items()
+            },
+            "uncalibrated": self.uncalibrated,
+            "thresholds": self.thresholds,
+            "answers": self.answers,
+            "class_set": list(self.class_set),
+            "intervals": self.intervals,
+            "above_threshold": None if above is None else list(above),
+            "without_call": list(self.without_call),
+            "derived_leads": list(self.derived_leads),
+            "left_out_leads": list(self.left_out_leads),
+            "seconds_left_out": self.seconds_left_out,
+            "findings": [asdict(finding) for finding in self.findings],
+            "warnings": list(self.warnings),
+        }
 
 
 def predict_record(

@@ -53,8 +53,10 @@ class EcgFile:
     def of(cls, source: object, root: PathLike | None = None) -> EcgFile:
         """File of a path, which may end with `::` and the name of a record, or of bytes.
 
-        RecordError for anything else, such as an open file.
+        An EcgFile is returned as it is. RecordError for anything else, such as an open file.
         """
+        if isinstance(source, EcgFile):
+            return source
         if isinstance(source, bytes):
             return cls("memory", data=source)
         if not isinstance(source, str | os.PathLike):

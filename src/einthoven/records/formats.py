@@ -72,7 +72,7 @@ def register_format(new: Format) -> None:
     FORMATS.append(new)
 
 
-def format_of(source: PathLike | bytes) -> Format:
+def format_of(source: PathLike | bytes | EcgFile) -> Format:
     """Format of an ECG file: by its content, else by its suffix.
 
     A WFDB record may be named by its header, by its signal file, or without suffix.
@@ -105,7 +105,7 @@ def suffixes() -> list[str]:
 
 
 def read_record(
-    source: PathLike | bytes,
+    source: PathLike | bytes | EcgFile,
     *,
     rate: float | None = None,
     unit: str | None = None,
@@ -118,10 +118,10 @@ def read_record(
 
     Parameters
     ----------
-    source : path-like or bytes
+    source : path-like, bytes or EcgFile
         The file. A WFDB record may be named by its header, by its signal file, or without suffix;
         a record in a file of many by `FILE::NAME`. Bytes are the content of a file, of a format
-        whose records are one file.
+        whose records are one file; `EcgFile(name, data=...)` gives them a suffix.
     rate, unit, leads : optional
         Sampling rate (Hz), unit (`mV`, `uV`, `V` or the size of one count, `4.88 uV`) and lead
         names of an array file (CSV, NumPy, MATLAB, HDF5), as a sidecar states them; what file or
@@ -155,7 +155,7 @@ def read_record(
     return _part(file, entry.read(file), start, stop)
 
 
-def _existing(source: PathLike | bytes, root: PathLike | None) -> tuple[EcgFile, Format]:
+def _existing(source: PathLike | bytes | EcgFile, root: PathLike | None) -> tuple[EcgFile, Format]:
     file = EcgFile.of(source, root)
     if file.data is None and not any(map(os.path.lexists, (file.name, *_headers(file.name)))):
         raise file.refusal("", None, "no such ECG file", remedy="check the path")
@@ -178,7 +178,7 @@ class Stretches(NamedTuple):
 
 
 def read_stretches(
-    source: PathLike | bytes, count: int, *, root: PathLike | None = None
+    source: PathLike | bytes | EcgFile, count: int, *, root: PathLike | None = None
 ) -> Stretches:
     """Read a recording, or of one that is longer than 10 minutes so much in equal stretches.
 
@@ -217,7 +217,7 @@ def read_stretches(
     return Stretches(duration, starts, tuple(records))
 
 
-def read_excerpt(source: PathLike | bytes, *, root: PathLike | None = None) -> Record:
+def read_excerpt(source: PathLike | bytes | EcgFile, *, root: PathLike | None = None) -> Record:
     """Read a recording, or the middle 10 minutes of a longer one (`read_stretches`)."""
     return read_stretches(source, 1, root=root).records[0]
 

@@ -1,0 +1,144 @@
+"""Commands that hand a model to others over HTTP: serve."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from einthoven.cli.options import Device
+from einthoven.cli.progress import echo, note, shown_warnings
+from einthoven.errors import EvaluationError
+from einthoven.models import SHIPPED
+
+if TYPE_CHECKING:
+    from einthoven.models import Model
+
+TOKEN = "EINTHOVEN_TOKEN"
+_LOCAL = ("127.0.0.1", "::1", "localhost")
+_SHORTEST = 16  # characters of a token
+
+
+def serve(
+    models: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[MODEL...]", help="Model folders; the first one is the default of requests."
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 for all of this machine.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on.")] = 8000,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(help=f"File with a bearer token. Default: the variable {TOKEN}, if set."),
+    ] = None,
+    max_body: Annotated[float, typer.Option(min=0.001, help="Largest upload, in MB.")] = 20,
+    timeout: Annotated[float, typer.Option(min=0.1, help="Longest time of a request, in s.")] = 30,
+    max_requests: Annotated[
+        int, typer.Option(min=1, help="Open requests with an ECG; further ones are refused.")
+    ] = 64,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that predict. Default: one a core.")
+    ] = None,
+    device: Device = "auto",
+) -> None:
+    """Serve models over HTTP, with a web page. Not a medical device.
+
+    Open http://127.0.0.1:8000 in a browser: drop an ECG file, see the recording, the probabilities,
+    and why. Programs send an ECG in any format that is one file:
+
+        einthoven serve RUN/model
+
+        curl --data-binary @ecg.dcm http://127.0.0.1:8000/predict
+
+        curl -F file=@ecg.csv 'http://127.0.0.1:8000/predict?rate=500&unit=mV'
+
+    The answer is that of `einthoven predict --json`. /explain?label=AFIB and /embed take an ECG as
+    well; /docs lists all addresses. Uploads stay in memory and are forgotten with their answer.
+
+    Other machines reach the server only with --host. Set a token then, and put a proxy with TLS in
+    front of it: see docs/serve.md. SIGTERM and Ctrl-C end it when open requests are answered.
+    Needs the extra `serve`.
+    """
+    _check_packages()
+    from einthoven.backbones.inference import device_of
+    from einthoven.cli.paths import model_folder
+    from einthoven.models import load_model
+    from einthoven.serve import Limits
+    from einthoven.serve import serve as run
+
+    token = _token(token_file)
+    limits = Limits(
+        body=round(max_body * 1e6),
+        seconds=float(timeout),
+        requests=max_requests,
+        **({"workers": workers} if workers else {}),
+    )
+    paths = [model_folder(path) for path in models or [Path(SHIPPED)]]
+    with shown_warnings():
+        loaded = [load_model(path) for path in paths]
+    if host not in _LOCAL and not token:
+        note(
+            f"Warning: whoever reaches port {port} can use the server; set {TOKEN}", style="yellow"
+        )
+
+    def started() -> None:
+        echo(f"einthoven at http://{f'[{host}]' if ':' in host else host}:{port} (Ctrl-C ends it)")
+
+    run(
+        _named(paths, loaded),
+        host=host,
+        port=port,
+        limits=limits,
+        token=token,
+        device=device_of(device),
+        started=started,
+    )
+
+
+def _check_packages() -> None:
+    try:
+        import fastapi  # noqa: F401
+        import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise EvaluationError(
+            f"{error.name}, which the server needs, is not installed",
+            remedy="pip install 'einthoven[serve]'",
+        ) from error
+
+
+def _token(file: Path | None) -> str:
+    """The token in a file, or in the environment; empty without one."""
+    if file is None:
+        place, token = TOKEN, os.environ.get(TOKEN, "").strip()
+        if not token:
+            return ""
+    else:
+        try:
+            place, token = str(file), file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise EvaluationError(
+                f"{file}: the token cannot be read: {error}", remedy="name a file with a token"
+            ) from error
+    if len(token) < _SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
+        raise EvaluationError(
+            f"the token in {place} is not {_SHORTEST} printable ASCII characters or more",
+            remedy="generate one: openssl rand -hex 32",
+        )
+    return token
+
+
+def _named(paths: list[Path], models: list[Model]) -> dict[str, Model]:
+    """Models by their names, or by their paths where two have one name."""
+    names = [model.name for model in models]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    if len(set(names)) < len(names):
+        raise EvaluationError("a model is named more than once", remedy="name every model once")
+    return dict(zip(names, models, strict=True))
