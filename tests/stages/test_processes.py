@@ -184,7 +184,7 @@ def test_two_processes_equal_one(
     for key in compared:
         rtol = WEIGHT_TOLERANCE if name == "stage2" else 0
         # Sums of a codebook are some hundreds.
-        atol = WEIGHT_TOLERANCE * max(1.0, float(b[key].abs().max()))
+        atol = WEIGHT_TOLERANCE * max(1.0, float(b[key].float().abs().max()))
         torch.testing.assert_close(a[key], b[key], rtol=rtol, atol=atol, msg=key)
 
 
