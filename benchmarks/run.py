@@ -39,6 +39,7 @@ NAMES = (
     "step_memory",
     "peers",
     "probe",
+    "similar",
 )
 
 

@@ -15,7 +15,13 @@ import torch
 from einthoven.backbones.classifier import create_classifier
 from einthoven.cohorts import Cohort
 from einthoven.errors import EinthovenError, EvaluationError, RecordError
-from einthoven.inference import embed_cohort, embed_files, embedding_files
+from einthoven.inference import (
+    Embedder,
+    embed_cohort,
+    embed_files,
+    embedding_files,
+    read_embeddings,
+)
 from einthoven.models import Model
 from einthoven.records import read_record
 from einthoven.records.record import STANDARD_LEADS
@@ -194,3 +200,26 @@ def test_invalid_requests_are_refused(
         embed_cohort(model, rest, synthetic_store, tmp_path / "x.npy", split="test")
     assert "split" in caught.value.remedy
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["e.parquet", "e.npy"])
+def test_pooled_embeddings_are_read_again(
+    model: Model, synthetic: Cohort, tmp_path: Path, name: str
+) -> None:
+    files = [path.with_suffix(".hea") for path in synthetic.paths()[:2]]
+    embed_files(model, files, tmp_path / name)
+    known = read_embeddings(tmp_path / name)
+    assert known.records.tolist() == list(map(str, files))
+    assert known.metadata["weights_sha256"] == "ab"
+    assert known.vectors.dtype == np.float32
+    one = Embedder(model, "pooled", precision="fp32", device="cpu").embed(read_record(files[1]))
+    assert known.vectors[1] == pytest.approx(one, abs=1e-6)
+
+
+def test_other_files_are_no_embeddings(model: Model, synthetic: Cohort, tmp_path: Path) -> None:
+    file = synthetic.paths()[0].with_suffix(".hea")
+    embed_files(model, [file], tmp_path / "tokens.parquet", level="token")
+    (tmp_path / "text.parquet").write_text("record")
+    for name in ("tokens.parquet", "text.parquet", "none.parquet"):
+        with pytest.raises(EvaluationError, match=name):
+            read_embeddings(tmp_path / name)

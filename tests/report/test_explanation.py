@@ -34,7 +34,7 @@ def written(folder: Path, **changes: Any) -> tuple[str, dict[str, Any]]:
     measured = Faithfulness(Curves(line, line, line, line, line), 0.01, {"head": 0.5}, {})
     stated = Prediction("model", "abc", "A<B", "", 0.75, threshold=0.5, **changes)
     made = attribution("V1")
-    similar = [{"record": "r1", "similarity": 0.9, "labels": ["A<B"]}]
+    similar = [{"record": "r1", "distance": 0.1, "labels": ["A<B"]}]
     page = write_explanation(
         folder / "p.html", stated, RECORD, made, shares_of(made, RECORD), measured, similar=similar
     )

@@ -10,7 +10,9 @@ from einthoven.explain.faithfulness import (
     reinitialisation,
 )
 from einthoven.explain.methods import METHODS
+from einthoven.explain.projection import project
 from einthoven.explain.shares import Shares, shares_of
+from einthoven.explain.similar import Gallery, Neighbour, precision_at
 
 __all__ = [
     "DEFAULT",
@@ -18,12 +20,16 @@ __all__ = [
     "Attribution",
     "Curves",
     "Faithfulness",
+    "Gallery",
+    "Neighbour",
     "Shares",
     "agreement",
     "attribute",
     "curves",
     "faithfulness",
     "methods_of",
+    "precision_at",
+    "project",
     "reinitialisation",
     "shares_of",
 ]

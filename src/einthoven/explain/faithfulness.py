@@ -70,7 +70,10 @@ class Curves:
 def curves(
     model: Model, record: Record, attribution: Attribution, *, orders: int = RANDOM_ORDERS
 ) -> Curves:
-    """Measure deletion and insertion curves of an attribution, beside `orders` random orders."""
+    """Measure deletion and insertion curves of an attribution, beside `orders` random orders.
+
+    Without random orders, their curves are NaN.
+    """
     crops, output = crops_of(model, record), output_of(model, attribution.label)
     is_probability = model.task.behaviour.form != "values"
     cells = _cells(crops)
@@ -83,13 +86,14 @@ def curves(
             [_curve(output, crops, cells, order, insert, is_probability) for order in orders_of]
             for insert in (False, True)
         ]
+    unknown = [np.full(STEPS + 1, np.nan)]
     (deletion, *random_deletion), (insertion, *random_insertion) = runs
     return Curves(
         np.linspace(0, 1, STEPS + 1),
         deletion,
         insertion,
-        np.mean(random_deletion, axis=0),
-        np.mean(random_insertion, axis=0),
+        np.mean(random_deletion or unknown, axis=0),
+        np.mean(random_insertion or unknown, axis=0),
     )
 
 
@@ -162,7 +166,7 @@ def reinitialisation(
     """
     crops = crops_of(model, record)
     network = copy.deepcopy(model.classifier)
-    fresh = _fresh(network, seed)
+    fresh = _fresh(network, len(model.labels), seed)
     original, parameters = cell_sums(attribution), dict(network.named_parameters())
     correlations = {}
     changed: Any = replace(model, network=network)
@@ -180,14 +184,13 @@ def reinitialisation(
     return correlations
 
 
-def _fresh(network: Any, seed: int) -> dict[str, Tensor]:
+def _fresh(network: Any, outputs: int, seed: int) -> dict[str, Tensor]:
     """Parameters of a network of the same shape as it is before training."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         backbone = type(network.backbone)(network.backbone.config)
-        head = nn.Linear(network.head.in_features, network.head.out_features)
-    parameters = {f"backbone.{name}": p.detach() for name, p in backbone.named_parameters()}
-    return parameters | {f"head.{name}": p.detach() for name, p in head.named_parameters()}
+        whole: nn.Module = type(network)(backbone, outputs, head=network.head_kind)
+    return {name: parameter.detach() for name, parameter in whole.named_parameters()}
 
 
 @dataclass(frozen=True, eq=False)

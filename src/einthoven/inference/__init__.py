@@ -13,8 +13,8 @@ if TYPE_CHECKING:
         check_uncalibrated,
         predict_cohort,
     )
-    from einthoven.inference.embedding_files import EmbeddingFile
-    from einthoven.inference.embeddings import embed_cohort, embed_files
+    from einthoven.inference.embedding_files import EmbeddingFile, Embeddings, read_embeddings
+    from einthoven.inference.embeddings import Embedder, embed_cohort, embed_files
     from einthoven.inference.records import Predictor, RecordPrediction, predict_record
     from einthoven.inference.tables import (
         PredictionFile,
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CALIBRATED",
+    "Embedder",
     "EmbeddingFile",
+    "Embeddings",
     "PredictionFile",
     "Predictor",
     "RecordPrediction",
@@ -39,6 +41,7 @@ __all__ = [
     "predict",
     "predict_cohort",
     "predict_record",
+    "read_embeddings",
     "refuse_models",
     "with_leads",
     "write_predictions",
@@ -47,7 +50,9 @@ __all__ = [
 # Imported when they are first used, because many import torch.
 _HOMES = {
     "CALIBRATED": "inference.cohorts",
+    "Embedder": "inference.embeddings",
     "EmbeddingFile": "inference.embedding_files",
+    "Embeddings": "inference.embedding_files",
     "PredictionFile": "inference.tables",
     "Predictor": "inference.records",
     "RecordPrediction": "inference.records",
@@ -60,6 +65,7 @@ _HOMES = {
     "predict": "inference.tables",
     "predict_cohort": "inference.cohorts",
     "predict_record": "inference.records",
+    "read_embeddings": "inference.embedding_files",
     "refuse_models": "inference.tables",
     "with_leads": "inference.torch_runtime",
     "write_predictions": "inference.tables",

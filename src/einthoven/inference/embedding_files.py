@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from einthoven.errors import EvaluationError
-from einthoven.files import Json, replacing, write_json
+from einthoven.files import Json, read_json, replacing, write_json
 
 METADATA_KEY = b"einthoven.embeddings"
 ROW_GROUP = 1 << 25  # bytes of vectors in a row group
@@ -58,6 +58,58 @@ class Embedding(NamedTuple):
     record: str
     patient: str
     array: NDArray[np.float32]
+
+
+class Embeddings(NamedTuple):
+    """Pooled embeddings: ids and patients, (records,); vectors, (records, dim); metadata."""
+
+    records: NDArray[np.str_]
+    patients: NDArray[np.str_]
+    vectors: NDArray[np.float32]
+    metadata: Json
+
+
+def read_embeddings(file: str | Path) -> Embeddings:
+    """Read pooled embeddings that `write_embeddings` wrote.
+
+    Raises
+    ------
+    EvaluationError
+        If there is no such file, it is not one of embeddings, or they are not pooled.
+    """
+    path = Path(file)
+    remedy = "write one: einthoven embed COHORT --out embeddings.parquet"
+    if not path.is_file():
+        raise EvaluationError(f"{path}: no such file of embeddings", remedy=remedy)
+    try:
+        read = _read_array if path.suffix.lower() == ".npy" else _read_parquet
+        result = read(path)
+    except (pa.ArrowException, OSError, KeyError, ValueError) as error:
+        raise EvaluationError(f"{path} is no file of embeddings: {error}", remedy=remedy) from error
+    level = result.metadata.get("level")
+    if level != "pooled":
+        raise EvaluationError(
+            f"{path} has embeddings of the level {level}", remedy="embed with --level pooled"
+        )
+    return result
+
+
+def _read_array(path: Path) -> Embeddings:
+    about = read_json(path.with_suffix(".json"))
+    vectors = np.load(path, allow_pickle=False)
+    records, patients = (np.array(about.pop(key), dtype=str) for key in ("records", "patients"))
+    return Embeddings(records, patients, vectors, about)
+
+
+def _read_parquet(path: Path) -> Embeddings:
+    table = pq.read_table(path)
+    about: Json = json.loads((table.schema.metadata or {})[METADATA_KEY])
+    records, patients = (table[key].to_numpy().astype(str) for key in ("record", "patient"))
+    columns = [name for name in table.column_names if name not in ("record", "patient")]
+    vectors = np.zeros((len(records), 0), dtype=np.float32)
+    if about.get("level") == "pooled":
+        vectors = np.stack([table[name].to_numpy() for name in columns], axis=1)
+    return Embeddings(records, patients, vectors, about)
 
 
 def write_embeddings(out: str | Path, rows: Iterable[Embedding], metadata: Json) -> EmbeddingFile:

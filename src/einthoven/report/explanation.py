@@ -75,7 +75,7 @@ def write_explanation(
     out : path
         The page; the JSON has the same name with `.json`.
     similar : sequence of dict
-        Similar records: `record`, `similarity` and `labels`, the nearest first.
+        Similar records: `record`, `distance` and `labels`, the nearest first.
     command : str
         The command that wrote the page.
 
@@ -223,13 +223,13 @@ def _similar_table(data: Json) -> Json | None:
     if not data["similar"]:
         return None
     rows: list[list[Any]] = [
-        [row["record"], f"{row['similarity']:.3f}", ", ".join(row["labels"]) or "none"]
+        [row["record"], f"{row['distance']:.3f}", ", ".join(row["labels"]) or "none"]
         for row in data["similar"]
     ]
     return {
         "identity": "similar-table",
         "kind": "items words",
-        "caption": "Nearest records by the cosine of the embeddings, and their labels.",
-        "head": ["Record", "Cosine", "Labels"],
+        "caption": "Nearest records: one minus the cosine of the embeddings, and labels.",
+        "head": ["Record", "Distance", "Labels"],
         "cells": rows,
     }

@@ -1,0 +1,68 @@
+"""The commands that explain, on a small simulated cohort."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from einthoven.backbones.classifier import create_classifier
+from einthoven.cohorts import Cohort
+from einthoven.models import Model, save_model
+
+Cli = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> str:
+    network = create_classifier("resnet1d_wang", labels=("A", "B"), seed=0, width=8).eval()
+    folder = tmp_path_factory.mktemp("model") / "model"
+    save_model(Model(network, network.preparation), folder)
+    return str(folder)
+
+
+def test_explain_similar_and_map(
+    model: str,
+    synthetic: Cohort,
+    synthetic_path: Path,
+    tmp_path: Path,
+    cli: Cli,
+) -> None:
+    pytest.importorskip("captum")
+    file, cohort = str(synthetic.paths()[0].with_suffix(".hea")), str(synthetic_path)
+    embeddings = str(tmp_path / "e.parquet")
+    cli("embed", cohort, "--model", model, "--out", embeddings)
+
+    near = ["--cohort", cohort, "--embeddings", embeddings]
+    found = json.loads(cli("similar", model, file, *near, "--count", 3, "--json").out)["similar"]
+    assert len(found) == 3
+    distances = [row["distance"] for row in found]
+    assert distances == sorted(distances)
+    same = set(synthetic.ids()[synthetic.patients() == synthetic.patients()[0]].tolist())
+    assert not {row["record"] for row in found} & same
+    place = synthetic.ids().tolist().index(found[0]["record"])
+    labels = dict(zip(synthetic.labels, synthetic.matrix[place], strict=True))
+    assert set(found[0]["labels"]) >= {label for label in synthetic.labels if labels[label]}
+
+    page = tmp_path / "page.html"
+    cli("explain", model, file, "--label", "B", "--out", page, *near)
+    data = json.loads(page.with_suffix(".json").read_text())
+    assert data["prediction"]["label"] == "B"
+    assert data["similar"][:3] == found
+
+    drawn = ["--projection", "pca", "--records", "10", "--cohort", cohort]
+    for name in ("map.html", "map.svg"):
+        cli("map", embeddings, *drawn, "--out", tmp_path / name)
+        assert "sex" in (tmp_path / name).read_text()
+
+
+def test_embeddings_of_another_model_are_refused(
+    model: str, synthetic: Cohort, synthetic_path: Path, tmp_path: Path, cli: Cli
+) -> None:
+    file, other = synthetic.paths()[0].with_suffix(".hea"), tmp_path / "e.parquet"
+    cli("embed", file, "--out", other)
+    arguments = ["--cohort", synthetic_path, "--embeddings", other]
+    assert cli("similar", model, file, *arguments, status=1).remedies == 1
