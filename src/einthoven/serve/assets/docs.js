@@ -28,13 +28,13 @@ function section(method, path, operation) {
   const node = element(
     "section", "",
     element("h2", `${method.toUpperCase()} ${path}`),
-    element("p", `${operation.summary}. ${operation.description ?? ""}`),
+    element("p", `${operation.summary}. ${operation.description ?? ""}`.replaceAll("`", "")),
     element("pre", example(method, path, operation)),
   );
   const parameters = (operation.parameters ?? []).map((parameter) => [
     parameter.name,
     parameter.required ? "required" : String(parameter.schema?.default ?? ""),
-    parameter.description ?? "",
+    (parameter.description ?? "").replaceAll("`", ""),
   ]);
   if (parameters.length) {
     node.append(table("Parameters of the query", ["Name", "Default", "Meaning"], parameters));
@@ -50,7 +50,7 @@ function section(method, path, operation) {
   return node;
 }
 
-const description = await (await fetch("/openapi.json")).json();
+const description = await (await fetch("openapi.json")).json();
 document.getElementById("summary").textContent =
   `${description.info.summary} Version ${description.info.version}.`;
 const sections = Object.entries(description.paths).flatMap(([path, operations]) =>

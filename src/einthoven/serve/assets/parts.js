@@ -1,0 +1,126 @@
+// Parts of the page and of the report, built as elements so that no text becomes markup.
+
+export function element(tag, { text, ...attributes } = {}, ...children) {
+  const node = document.createElement(tag);
+  if (text !== undefined) node.textContent = text;
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "style") node.style.cssText = value; // the policy forbids the attribute
+    else node.setAttribute(name, value);
+  }
+  node.append(...children);
+  return node;
+}
+
+export function facts(answer) {
+  const parts = [
+    answer.record,
+    `${answer.leads.length} leads`,
+    `${answer.duration.toFixed(1)} s at ${answer.rate} Hz`,
+    `model ${answer.model.name} (${answer.model.digest.slice(0, 12)})`,
+  ];
+  if (answer.derived_leads?.length) parts.push(`${answer.derived_leads.join(", ")} computed from other limb leads`);
+  return parts.join(" · ");
+}
+
+const LEVELS = { note: "Note", doubt: "Doubt", unusable: "Unusable" };
+
+// Findings on the recording, and warnings that are not findings.
+export function findings(answer) {
+  const items = (answer.findings ?? []).map((finding) =>
+    element("li", { class: finding.level },
+      element("strong", { text: `${LEVELS[finding.level]}: ` }), finding.text));
+  const texts = new Set((answer.findings ?? []).map((finding) => finding.text));
+  for (const warning of answer.warnings ?? []) {
+    if (![...texts].some((text) => warning.includes(text))) {
+      items.push(element("li", { class: "doubt" }, element("strong", { text: "Warning: " }), warning));
+    }
+  }
+  if (!items.length) items.push(element("li", { class: "note", text: answer.checked === false ? "The quality of the recording was not checked." : "Nothing unusual about the recording." }));
+  return items;
+}
+
+const probability = (value) => (value >= 0.0005 ? value.toFixed(3) : "< 0.001");
+
+// Rows of the table: {name, value, limit, isCalled, verdict}, the most probable first.
+export function rowsOf(answer) {
+  if (Object.keys(answer.values ?? {}).length) {
+    return Object.entries(answer.values).map(([name, value]) => ({ name, number: value, unit: answer.units?.[name] ?? "", interval: answer.intervals?.[name] }));
+  }
+  const above = new Set(answer.above_threshold ?? []);
+  const withoutCall = new Set(answer.without_call ?? []);
+  const classSet = new Set(answer.class_set ?? []);
+  const rows = Object.entries(answer.probabilities).map(([name, value]) => {
+    const isCalled = above.has(name) || name === answer.class;
+    let verdict = answer.answers?.[name] ?? "";
+    if (classSet.size) verdict = classSet.has(name) ? "possible" : "ruled out";
+    if (!verdict && withoutCall.has(name)) verdict = "no call";
+    return { name, value, limit: answer.thresholds?.[name], isCalled, verdict };
+  });
+  return rows.sort((a, b) => (b.value ?? -1) - (a.value ?? -1) || a.name.localeCompare(b.name));
+}
+
+// The table of predictions. `why` makes a button of each label; `isChosen` says which is pressed.
+export function predictionTable(answer, descriptions, { most = Infinity, why, chosen } = {}) {
+  const rows = rowsOf(answer);
+  if (rows.some((row) => "number" in row)) return valueTable(rows, descriptions, why, chosen);
+  const hasSets = rows.some((row) => ["present", "absent", "cannot tell", "possible"].includes(row.verdict));
+  const hasLimits = rows.some((row) => row.limit !== undefined);
+  const body = rows.filter((row, i) => i < most || row.isCalled).map((row) => {
+    const track = element("div", { class: "track", "aria-hidden": "true" },
+      element("span", { class: "bar", style: `width:${(100 * (row.value ?? 0)).toFixed(1)}%` }));
+    if (row.limit !== undefined) track.append(element("span", { class: "limit", style: `left:${(100 * row.limit).toFixed(1)}%` }));
+    return element("tr", row.isCalled ? { class: "called" } : {},
+      element("th", { scope: "row" }, nameCell(row, why, chosen)),
+      element("td", { class: "meaning", text: descriptions[row.name] ?? "" }),
+      element("td", { class: "number", text: row.value === null ? "no answer" : probability(row.value) }),
+      element("td", {}, track),
+      ...(hasLimits ? [element("td", { class: "number threshold", text: row.limit === undefined ? "" : probability(row.limit) })] : []),
+      element("td", { text: [row.isCalled ? (answer.class ? "predicted" : "called") : "", row.verdict].filter(Boolean).join(", ") }));
+  });
+  const head = ["Label", "Meaning", "Probability", "", ...(hasLimits ? ["Threshold"] : []), "Answer"];
+  const caption = [
+    hasLimits ? "The red line is the threshold from which on a label is called." : "The model has no thresholds.",
+    hasSets ? "Present, absent or cannot tell: what the calibration records do not rule out." : "",
+    why ? "A label shows why." : "",
+  ].filter(Boolean).join(" ");
+  return table(caption, head, body);
+}
+
+function valueTable(rows, descriptions, why, chosen) {
+  const body = rows.map((row) => element("tr", {},
+    element("th", { scope: "row" }, nameCell(row, why, chosen)),
+    element("td", { class: "meaning", text: descriptions[row.name] ?? "" }),
+    element("td", { text: `${Number(row.number.toPrecision(4))} ${row.unit}` }),
+    element("td", { text: row.interval ? row.interval.map((end) => Number(end.toPrecision(4))).join(" to ") : "" })));
+  return table("Predicted numbers.", ["Number", "Meaning", "Value", "Interval"], body);
+}
+
+function nameCell(row, why, chosen) {
+  if (!why) return row.name;
+  const button = element("button", { type: "button", text: row.name, "aria-pressed": String(row.name === chosen), title: `Why ${row.name}?` });
+  button.addEventListener("click", () => why(row.name));
+  return button;
+}
+
+function table(caption, head, body) {
+  return element("div", { class: "scroll" }, element("table", {},
+    element("caption", { text: caption }),
+    element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { scope: "col", class: text.toLowerCase(), text })))),
+    element("tbody", {}, ...body)));
+}
+
+// What an explanation says, beside the colours.
+export function explanation(result) {
+  const about = result.is_for_label ? `Evidence for ${result.label}` : "Attention";
+  const parts = [
+    element("p", {}, element("strong", { text: `${about}: ` }), `${result.words}.`),
+    element("p", {}, element("span", { class: "key for" }), result.is_for_label ? ` speaks for ${result.label}, ` : " is attended to"),
+  ];
+  if (result.is_for_label) parts[1].append(element("span", { class: "key against" }), " speaks against it; the stronger the colour, the more.");
+  const error = result.completeness_error;
+  parts.push(element("p", { class: "hint", text:
+    `Method: ${result.method}. ` +
+    (error === null || error === undefined ? "" : `The contributions sum to the change of the output from flat lines, ${(result.output - result.baseline_output).toFixed(2)}, up to ${error.toPrecision(2)}. `) +
+    "Colours show what changes the output of this network, not a cause of disease; a wrong prediction has colours too." }));
+  return parts;
+}
