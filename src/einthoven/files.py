@@ -47,7 +47,7 @@ os.umask(_MASK)
 _MODE = 0o666 & ~_MASK
 
 
-_NUMBER = re.compile(r"(?:os error|errno) (\d+)", re.IGNORECASE)
+_NUMBER = re.compile(r"(?:os error|errno|Os \{ code:) (\d+)", re.IGNORECASE)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 

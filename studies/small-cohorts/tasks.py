@@ -60,7 +60,7 @@ def draw_cohort(cohort: Cohort, records: int, draw: int) -> Cohort | None:
     positives = int(cohort.matrix[drawn].sum())
     if min(positives, len(drawn) - positives) < FEWEST_POSITIVES:
         return None
-    splits = cohort.table["split"].to_numpy(dtype=object)
+    splits = cohort.table["split"].to_numpy(dtype=object, copy=True)
     parts = stratified_places(patients[drawn], cohort.matrix[drawn], count=9, seed=draw)
     part = parts[cohort.matrix[drawn, 0] == 1].min()  # with few positives, not all parts have one
     splits[drawn] = np.where(parts == part, "validation", "train")

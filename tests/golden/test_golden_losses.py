@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,8 @@ def test_other_backbones(
 def test_pretraining(name: str, tmp_path: Path, synthetic: Cohort, synthetic_store: Store) -> None:
     recorder = Recorder()
     recipe = load_pretraining(name, [f"{k}={v}" for k, v in SHRUNK_PRETRAINING.items()])
+    if recipe.objective == "hubert" and not version("scikit-learn").startswith("1.9."):
+        pytest.skip("the clusters are those of scikit-learn 1.9")
     backbone = LEARNERS.get(recipe.objective, BACKBONE)
     pretrain(
         synthetic,

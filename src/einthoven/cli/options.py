@@ -89,13 +89,13 @@ Leads = Annotated[
 ]
 
 
-def _describe_arrays(context: typer.Context, texts: list[str] | None) -> list[str] | None:
+def _describe_arrays(context: typer.Context, texts: list[str] | None) -> list[str]:
     """Describe the array files that the command reads, until it ends."""
     if texts:
         from einthoven.records.sidecar import described, sidecar_from_texts
 
         context.with_resource(described(sidecar_from_texts(texts)))
-    return texts
+    return texts or []  # typer 0.16 expects no None
 
 
 Sidecar = Annotated[

@@ -238,11 +238,16 @@ def _rows(file: Path) -> list[_Item]:
     cohort = open_cohort(file, labels=())  # refuses tables that are inconsistent
     frame = read_table(file, CohortError, text=("path", "patient", "record"))
     has_patients = "patient" in frame
-    rows: Any = frame.drop(columns=["path", "patient"], errors="ignore").to_dict("records")
+    rows = _dicts(frame.drop(columns=["path", "patient"], errors="ignore"))
     return [
         _Item(cohort.root / path, cohort.root, patient if has_patients else "", row)
         for path, patient, row in zip(cohort.table["path"], cohort.patients(), rows, strict=True)
     ]
+
+
+def _dicts(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = frame.to_dict("records")  # type: ignore[assignment]
+    return rows or [{} for _ in frame.index]  # pandas 2 has no rows without columns
 
 
 def _folder(folder: Path) -> list[_Item]:
@@ -253,7 +258,7 @@ def _folder(folder: Path) -> list[_Item]:
         name for name in _COLUMNS if name in cohort.table and (name != "split" or cohort.has_splits)
     ]
     labels = pd.DataFrame(cohort.targets(), cohort.table.index, cohort.labels)
-    rows: Any = cohort.table[columns].join(labels).to_dict("records")
+    rows = _dicts(cohort.table[columns].join(labels))
     return [
         _Item(cohort.root / path, cohort.root, "" if patient == path else str(patient), row)
         for path, patient, row in zip(cohort.table["path"], cohort.patients(), rows, strict=True)

@@ -177,7 +177,8 @@ def _patient(header: Header) -> list[str]:
 
 def _metadata(header: Header, patient: list[str]) -> dict[str, str]:
     date = _date(header)
-    equipment = header.parsed.recording.equipment_code if _follows_plus(header) else "X"
+    fields = header.parsed.local_recording_identification.split()
+    equipment = fields[4] if _follows_plus(header) and len(fields) > 4 else "X"
     filters = {channel.header.prefiltering.strip() for channel in header.leads.values()}
     return metadata(
         time=iso_time(date, _time(header.text[176:184])),
