@@ -31,6 +31,7 @@ NAMES = (
     "readers",
     "lengths",
     "memory",
+    "onnx",
     "finetune",
     "pages",
     "waiting",

@@ -33,7 +33,6 @@ pytest.importorskip("onnxscript")
 from einthoven.models import export_onnx, load_onnx  # noqa: E402
 from einthoven.models.onnx_export import _Graph  # noqa: E402
 
-PTBXL = Path(__file__).parents[3] / "data" / "ptbxl" / "records100"
 RECORDS = 500
 
 
@@ -225,28 +224,34 @@ main(["predict", {str(file)!r}, "--model", {str(exported)!r}, "--json"])
         assert made["probabilities"][label] == pytest.approx(value, abs=1e-5)
 
 
+@pytest.fixture(scope="module")
+def ptbxl_500(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Files of the first 500 records of PTB-XL."""
+    folder = tmp_path_factory.mktemp("ptbxl") / "data"
+    unpack = shared / "data" / "ptbxl" / "unpack.py"
+    subprocess.run([sys.executable, unpack, folder, "--records", str(RECORDS)], check=True)
+    return sorted(folder.rglob("*.hea"))[:RECORDS]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*SMALL, "einthoven-small"])
-def test_500_records_have_the_same_probabilities(name: str, tmp_path: Path) -> None:
+def test_500_records_have_the_same_probabilities(
+    name: str, tmp_path: Path, ptbxl_500: list[Path]
+) -> None:
     """At most 1e-5 apart, for every network and the included model."""
-    if not PTBXL.is_dir():
-        pytest.skip("PTB-XL is not here")
-    folder = tmp_path / name
+    assert len(ptbxl_500) == RECORDS
+    folder: Path = tmp_path / name
     if name == "einthoven-small":
         folder = Path(name)
     else:
         save_model(small_model(name), folder, card=False)
     other = load_onnx(export_onnx(folder, out=tmp_path / "model.onnx"))
     model = load_model(folder)
-    readers = [partial(read_record, file) for file in sorted(PTBXL.rglob("*.hea"))[:RECORDS]]
+    readers = [partial(read_record, file) for file in ptbxl_500]
     for start in range(0, len(readers), 50):
-        some = readers[start : start + 50]
-        assert differences(model, other, some) < 1e-5
+        assert differences(model, other, readers[start : start + 50]) < 1e-5
 
 
-def test_real_records_have_the_same_probabilities(exported: Path) -> None:
-    files = sorted(PTBXL.rglob("*.hea"))[:8] if PTBXL.is_dir() else []
-    if not files:
-        pytest.skip("PTB-XL is not here")
-    readers = [partial(read_record, file) for file in files]
+def test_real_records_have_the_same_probabilities(exported: Path, ptbxl_60: Path) -> None:
+    readers = [partial(read_record, file) for file in sorted(ptbxl_60.rglob("*.hea"))[:8]]
     assert differences(load_model(), load_onnx(exported), readers) < 1e-5

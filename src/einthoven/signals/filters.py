@@ -54,8 +54,8 @@ class Recursive(Protocol):
 
 def is_traced() -> bool:
     """Whether a model is being exported: operations are recorded, and values are not there."""
-    torch = sys.modules.get("torch")
-    return torch is not None and torch.onnx.is_in_onnx_export()
+    onnx = sys.modules.get("torch.onnx")  # whose import takes a second
+    return onnx is not None and bool(onnx.is_in_onnx_export())
 
 
 def on_arrays(function: Callable[..., Floats]) -> Callable[..., Signal]:

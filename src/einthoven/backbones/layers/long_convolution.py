@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from einthoven.signals.filters import is_traced
+
 # Nanoseconds on a CPU core, forward and backward: a Toeplitz product costs (a + b * batch) for
 # every channel and tokens squared, an FFT c * batch for every channel, token and doubling.
 _TOEPLITZ_FP32, _TOEPLITZ_BF16, _FFT = (4.2, 0.125), (2.9, 0.067), 3.2
@@ -40,7 +42,7 @@ def convolve(x: Tensor, kernels: Tensor, skip: Tensor) -> Tensor:
     the others go through the FFT, in fp32 unless x is in double precision. In an exported graph,
     which has no complex numbers, the transforms are products with real matrices.
     """
-    if torch.onnx.is_in_onnx_export():
+    if is_traced():
         return _matrix_convolve(x, _taps(kernels, skip))
     if not len(x):
         return x  # MKL's FFT refuses an empty batch

@@ -20,6 +20,7 @@ from einthoven.backbones.contract import SequenceBackbone
 from einthoven.backbones.layers.windowed import WindowedBackbone, WindowedConfig
 from einthoven.backbones.leads import weight_of_leads
 from einthoven.records.record import STANDARD_LEADS
+from einthoven.signals.filters import is_traced
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.steps import Scale
 
@@ -75,6 +76,14 @@ class StemLayer(nn.Module):
     def forward(self, patches: Tensor, leads: Sequence[str] | None = None) -> Tensor:
         """Map (batch, tokens, inputs * size) to (batch, tokens, width); `leads` of layer 1."""
         weight = self.weight if leads is None else weight_of_leads(self.weight, leads)
+        if self.norm is not None and is_traced():
+            # Into the weights: onnxruntime 1.19 fuses the norm wrongly.
+            mean, variance = self.norm.running_mean, self.norm.running_var
+            assert mean is not None
+            assert variance is not None
+            scale = self.norm.weight / (variance + self.norm.eps).sqrt()
+            shift = self.norm.bias - mean * scale
+            return torch.relu(linear(patches, scale[:, None] * weight.flatten(1), shift))
         tokens = linear(patches, weight.flatten(1), self.bias)
         if self.norm is not None:
             tokens = self.norm(tokens.flatten(0, 1)).view(tokens.shape)
