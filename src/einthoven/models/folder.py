@@ -271,7 +271,8 @@ def load_network(path: str | Path) -> Classifier | Backbone:
     tensors = _tensors(folder, config)
     network: Classifier | Backbone
     try:
-        with torch.device("meta"):  # draws no random numbers
+        # Not on the meta device: its random numbers import half of PyTorch's compiler, a second.
+        with torch.device("cpu"), torch.random.fork_rng(devices=[]):
             network = create_backbone(config["backbone"], **config["backbone_options"])
             if labels := config.get("id2label"):
                 names = [labels[str(place)] for place in range(len(labels))]
