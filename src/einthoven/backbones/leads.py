@@ -72,7 +72,7 @@ def on_twelve_leads(x: Tensor, leads: Sequence[str]) -> Tensor:
     rows = lead_rows(leads)
     if rows == list(range(len(STANDARD_LEADS))):
         return x
-    whole = x.new_zeros(len(x), len(STANDARD_LEADS), x.shape[-1])
+    whole = x.new_zeros(x.shape[0], len(STANDARD_LEADS), x.shape[-1])
     whole[:, rows] = x
     return whole
 

@@ -152,7 +152,7 @@ class MTECG(PatchTransformer):
 
     def _encode(self, grid: Tensor) -> Tensor:
         patches = grid[:, 0]
-        first = (self.cls_token + self.pos_embed[:, :1]).expand(len(patches), -1, -1)
+        first = (self.cls_token + self.pos_embed[:, :1]).expand(patches.shape[0], -1, -1)
         x: Tensor = self.embedding_dropout(torch.cat([first.to(patches.dtype), patches], dim=1))
         for block in self.blocks:
             x = block(x)

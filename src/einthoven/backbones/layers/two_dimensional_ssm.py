@@ -97,7 +97,7 @@ def grid_convolve(x: Tensor, kernel: Tensor, skip: Tensor) -> Tensor:
     frequency, and the way back. The transforms are matrix products too: up to some two hundred
     tokens they are faster than an FFT on a CPU, and the grid is laid out anew only twice.
     """
-    if not len(x):
+    if x.shape[0] == 0:
         return x
     _, variates, tokens, _ = x.shape
     dtype = x.dtype if x.dtype == torch.float64 else torch.float32
@@ -116,7 +116,7 @@ class _Convolution(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, matrices: Tensor, into: Tensor, back: Tensor) -> Tensor:
-        spectrum = (into @ _time_first(x)).view(len(matrices), -1, len(x))
+        spectrum = (into @ _time_first(x)).view(matrices.shape[0], -1, x.shape[0])
         ctx.save_for_backward(spectrum, matrices, into, back)
         return _from_spectrum(torch.bmm(matrices, spectrum), back, x.shape)
 

@@ -216,7 +216,7 @@ class PostNormBlocks(nn.ModuleList):
     def _skip(self, block: PostNormBlock, x: Tensor) -> Tensor:
         # One sample at weight zero: every parameter still gets a (zero) gradient, without which
         # DistributedDataParallel would wait and AdamW would skip its decay.
-        if not len(x) or not torch.is_grad_enabled():
+        if x.shape[0] == 0 or not torch.is_grad_enabled():
             return x
         first = torch.zeros(1, dtype=torch.long, device=x.device)
         return x.index_add(0, first, block(x[:1]).to(x.dtype), alpha=0)
