@@ -66,6 +66,7 @@ def differences(model: Model, other: OnnxModel, readers: list[Callable[[], Recor
             two.warnings,
             two.thresholds,
         )
+        assert (one.answers, one.class_set) == (two.answers, two.class_set)
         assert (one.above_threshold, one.predicted_class) == (
             two.above_threshold,
             two.predicted_class,
