@@ -57,6 +57,7 @@ def test_explain_similar_and_map(
     for name in ("map.html", "map.svg"):
         cli("map", embeddings, *drawn, "--out", tmp_path / name)
         assert "sex" in (tmp_path / name).read_text()
+    cli("map", embeddings, *drawn[:4], "--out", tmp_path / "plain.svg")  # without a cohort
 
 
 def test_embeddings_of_another_model_are_refused(

@@ -67,25 +67,29 @@ def explain(
     The page measures how faithful the colours are: see docs/explain.md.
     """
     from einthoven.cli.paths import model_folder
-    from einthoven.explain import DEFAULT, attribute, faithfulness, shares_of
+    from einthoven.explain import DEFAULT, attribute, faithfulness, methods_of, shares_of
     from einthoven.inference import predict_record
     from einthoven.models import load_model
     from einthoven.records import read_record
-    from einthoven.report.explanation import write_explanation
+    from einthoven.report.explanation import check_page, write_explanation
 
+    check_page(out)
+    if cohort is None and (embeddings or store):
+        raise EvaluationError(
+            "--embeddings and --store belong to a cohort", remedy="name it: --cohort COHORT"
+        )
     with shown_warnings():
         loaded = load_model(model_folder(model))
     record = read_record(file)
     prediction = predict_record(loaded, record)
     chosen = label or _highest(loaded, prediction)
     attribution = attribute(loaded, record, chosen, method or DEFAULT)
-    others = [name for name in ("smoothgrad",) if name != attribution.method]
+    # A second method of another kind.
+    kinds = ("smoothgrad", "occlusion-waves")
+    suitable = [name for name in methods_of(loaded, record) if name in kinds]
+    others = [name for name in suitable if name != attribution.method][:1]
     shares = shares_of(attribution, record)
     measured = faithfulness(loaded, record, attribution, others=others)
-    if cohort is None and (embeddings or store):
-        raise EvaluationError(
-            "--embeddings and --store belong to a cohort", remedy="name it: --cohort COHORT"
-        )
     nearest = (
         _neighbours(loaded, record, file, cohort, embeddings, store, _SIMILAR) if cohort else []
     )

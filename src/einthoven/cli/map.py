@@ -111,6 +111,7 @@ def _columns(
     import pandas as pd
 
     from einthoven.cli.paths import full_cohort
+    from einthoven.cohorts.cohort import ABOVE_89
 
     tables = []
     for place, file in enumerate(files):
@@ -151,7 +152,7 @@ def _columns(
         tables.append(table)
     whole = pd.concat(tables)
     if "age" in whole:
-        whole["age"] = whole["age"].where(whole["age"] <= 120, 90)  # PTB-XL's code for above 89
+        whole["age"] = whole["age"].mask(whole["age"] == ABOVE_89, 90.0)
     whole = whole.astype(object).where(whole.notna(), None)
     return {str(name): whole[name].tolist() for name in whole}
 
@@ -175,17 +176,15 @@ def _colourings(columns: dict[str, list[Any]], chosen: Any) -> tuple[list[Colour
     texts = columns.pop("labels", None)
     parts = {name: [values[i] for i in chosen] for name, values in columns.items()}
     order = sorted(parts, key=lambda name: _FACTS.index(name) if name in _FACTS else -1)
-    colourings = [
-        Colouring(
-            name,
-            parts[name],
-            "number"
-            if all(v is None or isinstance(v, float | int) for v in parts[name])
-            else "category",
-        )
-        for name in order
-        if any(value is not None for value in parts[name])
-    ]
+    colourings = []
+    for name in order:
+        known = [value for value in parts[name] if value is not None]
+        is_number = all(isinstance(value, float | int) for value in known)
+        is_rare = name in _FACTS and 2 * len(known) < len(chosen)
+        if known and not is_rare:
+            colouring = Colouring(name, parts[name], "number" if is_number else "category")
+            colourings.append(colouring)
+    colourings = colourings or [Colouring("no cohort named", [None] * len(chosen))]
     about = [name for name in _FACTS if name in parts]
     details = []
     for place, row in enumerate(chosen):

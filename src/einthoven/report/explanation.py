@@ -41,8 +41,6 @@ class Prediction:
     warnings : tuple of str
         Findings on the recording that are more than notes.
     is_probability : bool
-    is_simulated : bool
-        Whether einthoven simulated the record.
     """
 
     model: str
@@ -54,7 +52,6 @@ class Prediction:
     threshold: float | None = None
     warnings: tuple[str, ...] = ()
     is_probability: bool = True
-    is_simulated: bool = False
 
 
 def write_explanation(
@@ -84,15 +81,21 @@ def write_explanation(
     EvaluationError
         If `out` does not end in `.html`.
     """
+    page = check_page(out)
+    data = explanation_data(prediction, attribution, shares, faithfulness, similar, command)
+    figure = explanation_figure(record, attribution)
+    write_text(page, explanation_page(data, figure, faithfulness.curves))
+    write_json(page.with_suffix(".json"), data)
+    return page
+
+
+def check_page(out: str | Path) -> Path:
+    """Refuse a page whose name does not end in `.html`."""
     page = Path(out)
     if page.suffix.lower() not in (".html", ".htm"):
         raise EvaluationError(
             f"the page {page} does not end in .html", remedy="name it explanation.html"
         )
-    data = explanation_data(prediction, attribution, shares, faithfulness, similar, command)
-    figure = explanation_figure(record, attribution)
-    write_text(page, explanation_page(data, figure, faithfulness.curves))
-    write_json(page.with_suffix(".json"), data)
     return page
 
 
@@ -156,7 +159,7 @@ def explanation_page(data: Json, figure: str, curves: Curves) -> str:
     return render(
         "explanation.html.j2",
         data=data,
-        simulated=data["prediction"]["is_simulated"],
+        simulated=False,
         sections={key: str(title) for key, title in sections.items() if title},
         figure_of_ecg=Markup(figure),
         curves=curves_figures(curves, is_probability=data["prediction"]["is_probability"]),

@@ -115,7 +115,6 @@ def map_page(
     title: str,
     details: Sequence[str],
     about: Mapping[str, Any],
-    simulated: bool = False,
 ) -> str:
     """Render an interactive page without requests to the network.
 
@@ -154,7 +153,7 @@ def map_page(
     return render(
         "map.html.j2",
         title=title,
-        simulated=simulated,
+        simulated=False,
         about=dict(about),
         count=len(points),
         data=Markup(text),
