@@ -5,8 +5,7 @@
 For each of 100 records, drawn with seed 0 among those with a label that is called and true, the
 rarest such label is explained by every method that suits the network. Deletion and insertion have
 steps of 5 %; the random order is one for all methods of a record. Cascading re-initialisation is
-measured on the first 10 records afterwards. A repeated command continues; docs/explain.md states how
-many records were measured.
+measured on the first 10 records afterwards. A repeated command continues.
 """
 
 from __future__ import annotations

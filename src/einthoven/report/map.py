@@ -96,6 +96,8 @@ def _draw(axes: Axes, points: NDArray[np.float64], colouring: Colouring) -> None
     for name, colour in zip(categories, COLOURS, strict=False):
         axes.scatter(*points[names == name].T, color=colour, alpha=0.6, **style)
         axes.scatter([], [], color=colour, s=14, label=name)
+    if not categories:
+        return
     axes.legend(
         frameon=False,
         fontsize=7,
