@@ -41,6 +41,7 @@ NAMES = (
     "peers",
     "probe",
     "similar",
+    "serve",
 )
 
 

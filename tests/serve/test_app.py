@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import base64
 import json
+import resource
 import socket
 import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from edf_files import sound_edf
+from ishne_files import sound_ishne
+from scp_files import sound_scp
 from served import LABELS, STATED, Started
+from xml_files import sound_aecg, sound_muse, sound_philips
 
 from einthoven.errors import RecordError
 from einthoven.inference import predict_record
@@ -325,6 +331,28 @@ def test_mutated_bodies_are_answered_or_refused(
 ) -> None:
     files = {"a.dcm": dicom, "a.csv": csv[:40000]}
     assert set(send_mutated(client, files, 60, seed=1)) <= {200, 422}
+
+
+@pytest.mark.slow
+def test_many_mutated_bodies_leave_the_memory_flat(
+    client: httpx.Client, dicom: bytes, csv: bytes, tmp_path: Path
+) -> None:
+    sources = [sound_edf, sound_ishne, sound_scp, sound_aecg, sound_muse, sound_philips]
+    files = {"a.dcm": dicom, "a.csv": csv[:40000]}
+    for place, source in enumerate(sources):
+        file = source(tmp_path)
+        files[f"{place}{file.suffix}"] = file.read_bytes()
+    statuses = send_mutated(client, files, 2000, seed=2)  # lets caches and the allocator settle
+    before = resident()
+    statuses += send_mutated(client, files, 8000, seed=3)
+    assert set(statuses) == {200, 422}
+    assert resident() - before < 20_000_000
+
+
+def resident() -> int:
+    """Bytes of this process in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize()
 
 
 def test_the_error_of_a_reader_is_a_refusal(

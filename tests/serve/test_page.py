@@ -12,7 +12,7 @@ import pytest
 from browser import chromium, opened
 from served import LABELS, Started
 
-from einthoven.serve.app import ASSETS
+from einthoven.serve.description import ASSETS
 
 pytestmark = pytest.mark.slow
 

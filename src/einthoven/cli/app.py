@@ -86,6 +86,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         predict.predict,
         predict.embed,
         serve.serve,
+        serve.site,
         export.export,
         recalibrate.recalibrate,
     ),

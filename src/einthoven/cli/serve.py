@@ -1,4 +1,4 @@
-"""Commands that hand a model to others over HTTP: serve."""
+"""Commands that put a model on a web page: serve, site."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from einthoven.cli.options import Device
+from einthoven.cli.options import Device, output_folder
 from einthoven.cli.progress import echo, note, shown_warnings
 from einthoven.errors import EvaluationError
 from einthoven.models import SHIPPED
@@ -142,3 +142,39 @@ def _named(paths: list[Path], models: list[Model]) -> dict[str, Model]:
     if len(set(names)) < len(names):
         raise EvaluationError("a model is named more than once", remedy="name every model once")
     return dict(zip(names, models, strict=True))
+
+
+def site(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help=f"Model folder, or {SHIPPED}.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", callback=output_folder, help="Folder to write; new or empty."
+        ),
+    ],
+    runtime: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder `dist` of the npm package onnxruntime-web. Default: npm fetches it."
+        ),
+    ] = None,
+) -> None:
+    """Write a web page that predicts in the visitor's browser: no ECG leaves it.
+
+    OUT holds the page, the model as ONNX, and onnxruntime-web (14 MB, fetched by npm), and needs no
+    other server. Any server of static files will do:
+
+        einthoven site RUN/model page
+
+        python -m http.server --directory page
+
+    The browser reads CSV, WFDB and DICOM. It does not check the quality of a recording, go without
+    leads, or explain: that is what `einthoven serve` does. Needs the extra `onnx`.
+    """
+    from einthoven.cli.paths import model_folder
+    from einthoven.serve import write_site
+
+    with shown_warnings():
+        page = write_site(model_folder(model), out, runtime=runtime)
+    echo(f"Page: {page}")
+    note(f"Look at it: python -m http.server --directory {out}")

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
@@ -23,13 +22,13 @@ from einthoven.explain import DEFAULT
 from einthoven.files import Json
 from einthoven.models import Model
 from einthoven.records.csv_write import csv_content
+from einthoven.serve.description import ASSETS
 from einthoven.serve.gate import Gate, Metrics, refusal_json
 from einthoven.serve.limits import Limits, RequestError
 from einthoven.serve.models import EmbedRequest, ExplainRequest, PredictRequest, ServedModel
 from einthoven.serve.uploads import Upload, file_of, received
 from einthoven.serve.workers import Work, Workers
 
-ASSETS = Path(__file__).parent / "assets"
 _SCHEMA: Json = {
     "type": "object",
     "properties": {"problem": {"type": "string"}, "remedy": {"type": "string"}},

@@ -21,7 +21,7 @@ from einthoven.inference import Predictor, RecordPrediction
 from einthoven.inference.embeddings import Embedder
 from einthoven.models import Model
 from einthoven.records import Record
-from einthoven.report.description import cohort_of, flat
+from einthoven.serve.description import description_of
 from einthoven.serve.uploads import Upload
 
 SHOWN = 60.0
@@ -86,23 +86,7 @@ class ServedModel:
 
     def describe(self) -> Json:
         """What `GET /models` says about the model."""
-        model = self.model
-        description: Json = {
-            "form": model.task.behaviour.form,
-            "labels": [
-                {"name": label, "description": model.descriptions.get(label, "")}
-                for label in model.labels
-            ],
-            "backbone": model.backbone.name,
-            "leads": list(model.preparation.leads),
-            "rate": model.preparation.rate,
-            "preparation": model.preparation.describe(),
-            "calibrated": model.calibration is not None,
-            "licence": str(model.licence),
-            "simulated": bool(cohort_of(flat(model.config))["synthetic"]),
-            "notice": "for research; not a medical device",
-        }
-        return self.identity | description
+        return description_of(self.name, self.model)
 
     def predict(self, requests: Sequence[PredictRequest]) -> list[Answer]:
         """Predictions of several uploads, in one pass of the network."""

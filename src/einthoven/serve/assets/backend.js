@@ -1,18 +1,11 @@
 // The server behind the page. `einthoven site` writes another file in its place (browser.js).
 
+import { Refusal } from "./refusal.js";
+
 export const formats = "DICOM, HL7 aECG, GE MUSE and CardioSoft, Philips, SCP-ECG, EDF, ISHNE, CSV and other arrays. The file is sent to the server that you see in the address bar, and is not kept there.";
 export const canExplain = true;
 export const arrays = [".csv", ".tsv", ".txt", ".npy", ".npz", ".mat", ".h5", ".hdf5"];
 export const example = "example.csv";
-
-// A refusal: its message is the problem.
-export class Refusal extends Error {
-  constructor({ problem, remedy }, status) {
-    super(problem);
-    this.remedy = remedy;
-    this.status = status;
-  }
-}
 
 async function fetched(path, { query = {}, token = "", ...options } = {}) {
   const words = Object.entries(query).filter(([, value]) => value);
@@ -28,16 +21,16 @@ async function fetched(path, { query = {}, token = "", ...options } = {}) {
   throw new Refusal(await response.json().catch(() => refusal), response.status);
 }
 
-function sent(path, file, query, token) {
+function sent(path, files, query, token) {
   const body = new FormData();
-  body.append("file", file);
+  for (const file of files) body.append("file", file);
   return fetched(path, { method: "POST", body, query, token });
 }
 
 export const models = async (token) => (await fetched("models", { token })).models;
 
-export const predict = (file, stated, model, token) =>
-  sent("predict", file, { ...stated, model, signal: "true" }, token);
+export const predict = (files, stated, model, token) =>
+  sent("predict", files, { ...stated, model, signal: "true" }, token);
 
-export const explain = (file, stated, model, label, token) =>
-  sent("explain", file, { ...stated, model, label }, token);
+export const explain = (files, stated, model, label, token) =>
+  sent("explain", files, { ...stated, model, label }, token);

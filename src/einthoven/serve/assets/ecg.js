@@ -9,6 +9,7 @@ const SMOOTH = 4; // buckets of 10 ms
 
 // A signal of an answer: millivolts of each lead, centred on its median; NaN is missing.
 export function decoded(signal) {
+  if (signal.rows) return { ...signal, rows: signal.rows.map((row) => centred(Float32Array.from(row))) };
   const rows = signal.samples.map((text) => {
     const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
     const view = new DataView(bytes.buffer);

@@ -7,7 +7,7 @@ import { report } from "./report.js";
 
 const at = (id) => document.getElementById(id);
 const MOST = 8; // labels before "all labels"
-const state = { models: [], file: null, stated: {}, answer: null, signal: null, attribution: null, all: false, isExample: false };
+const state = { models: [], files: [], stated: {}, answer: null, signal: null, attribution: null, all: false, isExample: false };
 
 const model = () => state.models.find(({ name }) => name === at("models").value) ?? state.models[0];
 const descriptions = () => Object.fromEntries((model()?.labels ?? []).map(({ name, description }) => [name, description]));
@@ -63,10 +63,10 @@ function describeModel() {
   at("footer").textContent = `Model ${name}, digest ${digest}. ${leads.join(" ")}, ${rate} Hz. Licence: ${licence}.`;
 }
 
-async function open(file, isExample = false) {
-  state.file = file;
+async function open(files, isExample = false) {
+  state.files = [...files];
   state.isExample = isExample;
-  const isArray = backend.arrays.some((suffix) => file.name.toLowerCase().endsWith(suffix));
+  const isArray = backend.arrays.some((suffix) => files[0].name.toLowerCase().endsWith(suffix));
   at("stated").hidden = !isArray || isExample;
   if (isExample) await show({ rate: "500", unit: "mV" });
   else if (isArray) at("stated").elements.rate.focus();
@@ -77,7 +77,7 @@ async function show(stated) {
   state.stated = stated;
   await attempt("Predicting …", async () => {
     at("result").hidden = true;
-    const answer = await backend.predict(state.file, stated, model()?.name, at("token").value);
+    const answer = await backend.predict(state.files, stated, model()?.name, at("token").value);
     Object.assign(state, { answer, signal: decoded(answer.signal), attribution: null, all: false });
     at("simulated").hidden = !(state.isExample || model()?.simulated);
     at("result").hidden = false;
@@ -162,7 +162,7 @@ async function why(label) {
     return;
   }
   await attempt(`Explaining ${label} …`, async () => {
-    state.attribution = await backend.explain(state.file, state.stated, model()?.name, label, at("token").value);
+    state.attribution = await backend.explain(state.files, state.stated, model()?.name, label, at("token").value);
     at("why").replaceChildren(...explanation(state.attribution));
     at("why").hidden = false;
     render();
@@ -194,13 +194,13 @@ at("print").addEventListener("click", () => window.print());
 
 at("formats").textContent = `Formats: ${backend.formats}`;
 at("file").addEventListener("change", ({ target }) => {
-  if (target.files[0]) open(target.files[0]);
+  if (target.files.length) open(target.files);
   target.value = ""; // so that the same file can be chosen again
 });
 at("example").addEventListener("click", () => attempt("Loading the example …", async () => {
   const response = await fetch(backend.example, at("token").value ? { headers: { Authorization: `Bearer ${at("token").value}` } } : {});
   if (!response.ok) throw Object.assign(new Error("the example is not available"), { status: response.status });
-  await open(new File([await response.arrayBuffer()], "example.csv"), true);
+  await open([new File([await response.arrayBuffer()], "example.csv")], true);
 }));
 at("stated").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -225,7 +225,7 @@ for (const name of ["dragover", "dragleave", "drop"]) {
   document.addEventListener(name, (event) => {
     event.preventDefault();
     drop.classList.toggle("over", name === "dragover");
-    if (name === "drop" && event.dataTransfer.files[0]) open(event.dataTransfer.files[0]);
+    if (name === "drop" && event.dataTransfer.files.length) open(event.dataTransfer.files);
   });
 }
 loadModels();
