@@ -27,7 +27,7 @@ def chromium() -> Iterator[Any]:
 def opened(browser: Any, address: str, **options: Any) -> Iterator[Any]:
     """A page that must not fail, write to the console, or ask another server."""
     faults: list[str] = []
-    context = browser.new_context(**options)
+    context = browser.new_context(reduced_motion="reduce", **options)
     page = context.new_page()
     page.on("pageerror", lambda error: faults.append(str(error)))
     page.on("console", lambda message: faults.append(message.text))

@@ -26,6 +26,7 @@ from einthoven.errors import RecordError
 from einthoven.inference import predict_record
 from einthoven.models import Model
 from einthoven.records import Record, read_record
+from einthoven.records.wfdb import write_wfdb
 from einthoven.serve.models import ServedModel
 
 
@@ -169,6 +170,30 @@ def test_a_form_without_one_file_is_refused(
 ) -> None:
     answer = client.post("/predict", content=content, headers={"Content-Type": kind})
     assert answer.status_code == 400
+
+
+def test_the_files_of_a_wfdb_record_are_one_ecg(
+    client: httpx.Client, model: Model, record: Record, tmp_path: Path
+) -> None:
+    write_wfdb(tmp_path / "ecg", record.signal, rate=500, leads=record.leads)
+    data = {name: (tmp_path / name).read_bytes() for name in ("ecg.dat", "ecg.hea")}
+    answer = client.post("/predict", files=[("file", pair) for pair in data.items()]).json()
+    expected = predict_record(model, read_record(tmp_path / "ecg.hea"))
+    assert answer["probabilities"] == expected.probabilities
+    assert answer["record"] == "ecg.hea"
+    for name in data:
+        alone = client.post("/predict", files={"file": (name, data[name])})
+        assert alone.status_code == 422
+
+
+def test_a_header_reads_no_file_of_the_server(client: httpx.Client, tmp_path: Path) -> None:
+    secret = tmp_path / "secret.dat"
+    secret.write_bytes(bytes(20000))
+    for path in (secret, "../../" * 9 + str(secret)):
+        header = f"ecg 1 500 10000\n{path} 16 200 16 0 0 0 0 I\n".encode()
+        files = [("file", ("ecg.hea", header)), ("file", ("ecg.dat", b"1"))]
+        answer = client.post("/predict", files=files)
+        assert answer.status_code == 422
 
 
 def test_a_refusal_names_the_file_of_the_sender(client: httpx.Client) -> None:

@@ -49,7 +49,7 @@ def serve(
     """Serve models over HTTP, with a web page. Not a medical device.
 
     Open http://127.0.0.1:8000 in a browser: drop an ECG file, see the recording, the probabilities,
-    and why. Programs send an ECG in any format that is one file:
+    and why. Programs send an ECG in any format:
 
         einthoven serve RUN/model
 

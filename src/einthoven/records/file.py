@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import math
 import os
 import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +22,7 @@ SEPARATOR = "::"
 FOLDER_SIDECAR = "ecg.toml"
 """Sidecar of all files of its folder; `name.toml` is that of one file (`records.sidecar`)."""
 _HEAD = 4096
+_HELD: ContextVar[Mapping[str, bytes] | None] = ContextVar("files in memory", default=None)
 
 
 def is_file_like(value: object) -> bool:
@@ -159,6 +164,25 @@ class EcgFile:
         return self.refusal("record", self.member or None, reason, remedy=remedy)
 
 
+@contextmanager
+def held_files(files: Mapping[str, bytes]) -> Iterator[None]:
+    """Let `read_file` read these files by their paths, and none on disk, in this thread.
+
+    For records of several files that are in memory, such as a WFDB header and its signals.
+    """
+    token = _HELD.set(files)
+    try:
+        yield
+    finally:
+        _HELD.reset(token)
+
+
+def exists(path: str) -> bool:
+    """Whether there is a file of this path, or a link; in `held_files` among these only."""
+    held = _HELD.get()
+    return os.path.lexists(path) if held is None else path in held
+
+
 def read_file(
     path: str,
     field: str,
@@ -178,7 +202,16 @@ def read_file(
     RecordError
         If it is missing, cannot be read, is not a regular file, or has another size.
     """
+    held = _HELD.get()
     try:
+        if held is not None:
+            size = len(held.get(path, b""))
+            if path not in held:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+            if least <= size <= most:
+                stop = None if length < 0 else start + length
+                return held[path][start:stop]
+            raise _wrong_size(path, field, size, least, most)
         # A named pipe is refused before it is opened, which would wait for its other end.
         status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
@@ -192,15 +225,7 @@ def read_file(
             size = len(content) if length < 0 else size  # the file may have changed
             if least <= size <= most:
                 return content
-        bound = f"at least {least}" if size < least else f"at most {most}"
-        raise RecordError(
-            path,
-            f"size of the {field}",
-            size,
-            f"must be {least if least == most else bound} bytes: the file is cut off, or not the "
-            "one that its header describes",
-            remedy="fetch the record again from its source",
-        )
+        raise _wrong_size(path, field, size, least, most)
     except (OSError, ValueError) as error:  # A path with a null byte is a ValueError.
         raise RecordError(
             path,
@@ -210,3 +235,15 @@ def read_file(
             remedy="check the path and its permissions; a WFDB record needs its .hea and signal "
             "files",
         ) from None
+
+
+def _wrong_size(path: str, field: str, size: int, least: int, most: float) -> RecordError:
+    bound = f"at least {least}" if size < least else f"at most {most}"
+    return RecordError(
+        path,
+        f"size of the {field}",
+        size,
+        f"must be {least if least == most else bound} bytes: the file is cut off, or not the "
+        "one that its header describes",
+        remedy="fetch the record again from its source",
+    )

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 from einthoven.errors import RecordError
 from einthoven.extensions import import_extensions
 from einthoven.files import files_below
-from einthoven.records.file import FOLDER_SIDECAR, SEPARATOR, EcgFile, PathLike
+from einthoven.records.file import FOLDER_SIDECAR, SEPARATOR, EcgFile, PathLike, exists
 from einthoven.records.record import Record, frozen
 
 
@@ -157,7 +157,7 @@ def read_record(
 
 def _existing(source: PathLike | bytes | EcgFile, root: PathLike | None) -> tuple[EcgFile, Format]:
     file = EcgFile.of(source, root)
-    if file.data is None and not any(map(os.path.lexists, (file.name, *_headers(file.name)))):
+    if file.data is None and not any(map(exists, (file.name, *_headers(file.name)))):
         raise file.refusal("", None, "no such ECG file", remedy="check the path")
     return file, format_of(source)
 

@@ -26,7 +26,7 @@ from einthoven.serve.description import ASSETS
 from einthoven.serve.gate import Gate, Metrics, refusal_json
 from einthoven.serve.limits import Limits, RequestError
 from einthoven.serve.models import EmbedRequest, ExplainRequest, PredictRequest, ServedModel
-from einthoven.serve.uploads import Upload, file_of, received
+from einthoven.serve.uploads import Upload, files_of, received
 from einthoven.serve.workers import Work, Workers
 
 _SCHEMA: Json = {
@@ -51,7 +51,8 @@ _FILE: Json = {"type": "string", "format": "binary"}
 BODY: Json = {
     "requestBody": {
         "required": True,
-        "description": "An ECG file of any readable format, as the body itself or in a form.",
+        "description": "An ECG file of any readable format, as the body itself or in a form; "
+        "the files of a WFDB record in a form.",
         "content": {
             "application/octet-stream": {"schema": _FILE},
             "multipart/form-data": {"schema": {"type": "object", "properties": {"file": _FILE}}},
@@ -140,11 +141,10 @@ async def _upload(
     body = await received(
         request.stream(), headers.get("content-length", ""), request.app.state.limits.body
     )
-    content, name = file_of(
-        body, headers.get("content-type", ""), headers.get("content-disposition", "")
-    )
+    files = files_of(body, headers.get("content-type", ""), headers.get("content-disposition", ""))
+    (name, content), *signals = files.items()
     names = None if leads is None else tuple(lead.strip() for lead in leads.split(","))
-    return Upload(content, name, rate, unit, names)
+    return Upload(content, name, dict(signals), rate, unit, names)
 
 
 def _model(

@@ -220,7 +220,7 @@ def _summed(values: NDArray[np.float32], width: int) -> NDArray[np.float64]:
 def _named(error: EinthovenError | OSError, upload: Upload) -> EinthovenError | OSError:
     """The error with the name that the sender gave the file."""
     if isinstance(error, EinthovenError) and upload.name:
-        place = upload.file.name
+        place = upload.place
         if error.problem.startswith(place):
             error.problem = upload.name + error.problem.removeprefix(place)
     return error

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import AsyncIterable, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterable
+from dataclasses import dataclass, field
 from urllib.parse import unquote
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import File, FormParser
 
 from einthoven.records import Record
-from einthoven.records.file import EcgFile
+from einthoven.records.file import EcgFile, held_files
 from einthoven.records.formats import read_excerpt
 from einthoven.records.sidecar import described, described_array
 from einthoven.serve.limits import RequestError
 
 _SUFFIX = re.compile(r"\.[A-Za-z0-9]{1,10}")
 _FORM = "multipart/form-data"
+_FOLDER, _HEADER = "upload", ".hea"
 
 
 @dataclass(frozen=True)
@@ -29,27 +30,36 @@ class Upload:
     ----------
     content : bytes
     name : str
-        File name, without folders; only its suffix is used. Empty for a body without one.
+        File name, without folders. Empty for a body without one.
+    signals : dict of str to bytes
+        Signal files of a WFDB record by name; `content` is then its header.
     rate, unit, leads : optional
         What an array file does not state, as for `read_record`.
     """
 
     content: bytes
     name: str = ""
+    signals: dict[str, bytes] = field(default_factory=dict)
     rate: float | None = None
     unit: str | None = None
     leads: tuple[str, ...] | None = None
 
     @property
-    def file(self) -> EcgFile:
-        """The file for a reader; its name is `upload` and the suffix, a path of nothing."""
+    def place(self) -> str:
+        """Path that readers see, which is one of nothing; of the name, the suffix is kept."""
+        if self.signals:
+            return f"{_FOLDER}/{self.name}"
         suffix = os.path.splitext(self.name)[1]
-        return EcgFile(f"upload{suffix if _SUFFIX.fullmatch(suffix) else ''}", data=self.content)
+        return f"upload{suffix if _SUFFIX.fullmatch(suffix) else ''}"
 
     def read(self) -> Record:
         """The record, or the middle 10 minutes of a longer one. RecordError as `read_record`."""
         with described(described_array(self.rate, self.unit, self.leads)):
-            return read_excerpt(self.file)
+            if not self.signals:
+                return read_excerpt(EcgFile(self.place, data=self.content))
+            signals = {f"{_FOLDER}/{name}": data for name, data in self.signals.items()}
+            with held_files({self.place: self.content} | signals):
+                return read_excerpt(self.place)
 
 
 async def received(stream: AsyncIterable[bytes], length: str, most: int) -> bytes:
@@ -83,22 +93,23 @@ async def received(stream: AsyncIterable[bytes], length: str, most: int) -> byte
     return bytes(body)
 
 
-def file_of(body: bytes, content_type: str, disposition: str = "") -> tuple[bytes, str]:
-    """Content and name of the one file in a body: a form's, or the body itself.
+def files_of(body: bytes, content_type: str, disposition: str = "") -> dict[str, bytes]:
+    """Files in a body by name: those of a form, or the body itself.
 
     Raises
     ------
     RequestError
-        If the form is malformed, or has no file or several.
+        If the form is malformed or has no file, or has several that are no WFDB record.
     """
     kind, _, parameters = content_type.partition(";")
     if kind.strip().lower() != _FORM:
-        return body, _file_name(disposition)
-    files: list[tuple[bytes, str]] = []
+        return {_file_name(disposition): body}
+    files: list[tuple[str, bytes]] = []
 
     def keep(file: File) -> None:
+        name = (file.file_name or b"").decode("utf-8", "replace")
         file.file_object.seek(0)
-        files.append((file.file_object.read(), (file.file_name or b"").decode("utf-8", "replace")))
+        files.append((_base(name), file.file_object.read()))
 
     boundary = re.search(r'boundary="?([^";]+)"?', parameters)
     try:
@@ -115,20 +126,22 @@ def file_of(body: bytes, content_type: str, disposition: str = "") -> tuple[byte
         raise RequestError(
             400, f"the form cannot be parsed: {error}", remedy="send it as curl -F file=@ECG does"
         ) from None
-    return _single(files)
-
-
-def _single(files: Sequence[tuple[bytes, str]]) -> tuple[bytes, str]:
-    if len(files) != 1:
+    headers = [name for name, _ in files if name.lower().endswith(_HEADER)]
+    if len(files) != 1 and len(headers) != 1:
         raise RequestError(
             400,
             f"the form has {len(files) or 'no'} files",
-            remedy="send one ECG in each request, as curl -F file=@ECG does",
+            remedy="send one ECG in each request: one file, or a WFDB header and its signal files",
         )
-    return files[0][0], os.path.basename(files[0][1].replace("\\", "/"))
+    return dict(sorted(files, key=lambda pair: pair[0] not in headers))
 
 
 def _file_name(disposition: str) -> str:
     """File name of the header Content-Disposition of a raw body."""
     found = re.search(r"filename\*?=(?:UTF-8'')?\"?([^\";]+)\"?", disposition, re.IGNORECASE)
-    return os.path.basename(unquote(found[1]).replace("\\", "/")) if found else ""
+    return _base(unquote(found[1])) if found else ""
+
+
+def _base(name: str) -> str:
+    """A file name without folders, in either way of writing them."""
+    return os.path.basename(name.replace("\\", "/"))

@@ -2,7 +2,7 @@
 
 import { Refusal } from "./refusal.js";
 
-export const formats = "DICOM, HL7 aECG, GE MUSE and CardioSoft, Philips, SCP-ECG, EDF, ISHNE, CSV and other arrays. The file is sent to the server that you see in the address bar, and is not kept there.";
+export const formats = "DICOM, WFDB (choose .hea and .dat together), HL7 aECG, GE MUSE and CardioSoft, Philips, SCP-ECG, EDF, ISHNE, CSV and other arrays. The file is sent to the server that you see in the address bar, and is not kept there.";
 export const canExplain = true;
 export const arrays = [".csv", ".tsv", ".txt", ".npy", ".npz", ".mat", ".h5", ".hdf5"];
 export const example = "example.csv";

@@ -6,6 +6,7 @@ import { element, explanation, facts, findings, predictionTable } from "./parts.
 import { report } from "./report.js";
 
 const at = (id) => document.getElementById(id);
+const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
 const MOST = 8; // labels before "all labels"
 const state = { models: [], files: [], stated: {}, answer: null, signal: null, attribution: null, all: false, isExample: false };
 
@@ -83,7 +84,7 @@ async function show(stated) {
     at("result").hidden = false;
     prepareTools();
     render();
-    at("ecg-heading").scrollIntoView({ block: "start", behavior: "smooth" });
+    at("ecg-heading").scrollIntoView({ block: "start", behavior });
   });
 }
 
@@ -166,7 +167,7 @@ async function why(label) {
     at("why").replaceChildren(...explanation(state.attribution));
     at("why").hidden = false;
     render();
-    at("paper").scrollIntoView({ block: "nearest", behavior: "smooth" });
+    at("paper").scrollIntoView({ block: "nearest", behavior });
   });
 }
 
