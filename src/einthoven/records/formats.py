@@ -93,9 +93,12 @@ def format_of(source: PathLike | bytes | EcgFile) -> Format:
             "format",
             file.suffix,
             "neither content nor suffix is of a known format",
-            remedy=f"use one of {names}",
+            remedy="save the table as CSV" if file.suffix in _SHEETS else f"use one of {names}",
         )
     return entry
+
+
+_SHEETS = (".xlsx", ".xls", ".ods", ".numbers")
 
 
 def suffixes() -> list[str]:

@@ -488,7 +488,7 @@ def _load(kind: type[M], name: str | Path, overrides: Sequence[str], backbone: s
         problems = "; ".join(_describe(kind, details) for details in error.errors())
         raise RecipeError(
             f"recipe {name}: {problems}",
-            remedy="correct the recipe or the --set option; docs/recipes.md lists every key",
+            remedy="correct the recipe or the key; docs/recipes.md lists every key",
         ) from error
     changed_keys |= set(dict(assignments(changes)))
     recipe = _with_stage2(_with_solver(recipe, changed_keys), changed_keys)
