@@ -109,7 +109,7 @@ def test_sections_without_information_are_left_out(
 ) -> None:
     plain = set(headings(model_card(config)))
     assert plain < set(headings(card))
-    assert len(headings(card)) == len(plain) + 6
+    assert len(headings(card)) == len(plain) + 7
     for key in ("id2label", "provenance"):
         without = {name: value for name, value in config.items() if name != key}
         assert len(plain - set(headings(model_card(without)))) == 1

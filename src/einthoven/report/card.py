@@ -27,6 +27,7 @@ from einthoven.report.measures import (
     measures_table,
     value_subgroup_tables,
 )
+from einthoven.report.overview import overview
 from einthoven.report.tables import Table
 from einthoven.tasks import Task, kind_of
 
@@ -65,14 +66,18 @@ def model_card(
     )
     accuracy = config.get("lead_accuracy") or {}
     is_valid = bool(accuracy) and accuracy["digest"] == config.get("digest")
+    simulated, seen = _use_of_simulated_ecgs(values, evaluation), leakage(config, evaluation)
     return _CARDS.get_template("card.md.j2").render(
         model=model,
+        overview=overview(model, score, evaluation, leakage=seen, simulated=bool(simulated))
+        if score
+        else None,
         values=values,
         hub_licence=str(model["license"] or "unknown").lower(),
-        simulated=_use_of_simulated_ecgs(values, evaluation),
+        simulated=simulated,
         is_ptbxl=cohort["name"] == "ptb-xl",
         evaluation=evaluation,
-        leakage=leakage(config, evaluation),
+        leakage=seen,
         cohort=cohort_of(evaluation),
         score=score,
         policy_table=tables.policy_table(model["policy"]) if model["policy"] else None,

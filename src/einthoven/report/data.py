@@ -32,10 +32,9 @@ from einthoven.records.record import Record
 from einthoven.report.cases import calls_of, examples_of, gallery_of, reader_of, wrong_classes
 from einthoven.report.description import cohort_of, describe, flat, leakage, text
 from einthoven.report.format import without_folder
+from einthoven.report.tables import RARE
 
 PREDICTIONS = "predictions"
-RARE = 10
-"""Labels with fewer positives are counted among the limitations."""
 PARTS = (
     "population", "curves", "calibration", "class_calibration", "subgroups", "coverage",
     "robustness",

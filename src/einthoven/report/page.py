@@ -35,10 +35,13 @@ from einthoven.report.figures import (
     to_svg,
 )
 from einthoven.report.format import without_folder
+from einthoven.report.overview import Overview, overview
 from einthoven.report.panels import label_panels, macro_panels
 
 MOST_ERRORS = 200  # wrong calls on the page and in its JSON; the others are in the CSV file only
 PICTURES = (".html", ".png", ".svg")
+MOST_ROWS = 12
+"""Rows of a table that is not folded."""
 _DPI = 110
 _LOSSES = {"train_loss": "Training loss", "validation_loss": "Validation loss"}
 _MOST_PANELS = 4
@@ -197,6 +200,7 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         model=first["model"],
         score=first["score"],
         evaluation=evaluation,
+        overview=_overview(first),
         pair=tables.pair_of(data, first["name"]),
         sections=headings,
         checklists=[(checklist, checklist.table(headings)) for checklist in CHECKLISTS],
@@ -217,6 +221,18 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         if data.get("wrong_classes")
         else None,
         **parts,
+    )
+
+
+def _overview(run: Json) -> Overview:
+    """The first screen of a page about a run."""
+    return overview(
+        run["model"],
+        run["score"],
+        run["evaluation"] | {"folds": run["folds"]},
+        patients=run["patients"],
+        leakage=run["leakage"],
+        simulated=run["synthetic"],
     )
 
 
@@ -269,6 +285,7 @@ def _value_page(data: Json) -> str:
         model=first["model"],
         score=score,
         evaluation=evaluation,
+        overview=_overview(first),
         sections={key: str(heading) for key, heading in sections.items() if heading},
         measures=measures.measures_table(scores, f"Metrics, with {level} intervals."),
         differences_tables=[measures.differences_table(pair) for pair in data["comparisons"]],
@@ -405,6 +422,7 @@ def _by_name(folders: Sequence[Path]) -> dict[str, Path]:
 
 _PAGES = tables.templates(autoescape=True)
 _PAGES.globals |= {
+    "most_rows": MOST_ROWS,
     "curves": curves,
     "differences": _differences,
     "ecg_paper": ecg_paper,

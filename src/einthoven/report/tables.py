@@ -44,6 +44,8 @@ MEASURES = (
     ("micro", "ece_width", "ECE over all record-label pairs, bins of equal width"),
 )
 """Macro or micro, the key of a measure of calibration, and its name."""
+RARE = 10
+"""Labels with fewer positives are counted among the limitations."""
 UNDEFINED = {
     "resample": "a resample without a positive or a negative of some label is drawn again",
     "skip": "labels without positives or without negatives are left out of the mean",
@@ -136,7 +138,7 @@ def significant(value: Number) -> Value:
 class Phrase:
     """Numbers with text between them: `48 (13.1 %)`."""
 
-    parts: Sequence[str | Value]
+    parts: Sequence[str | Value | Phrase]
 
     def __str__(self) -> str:
         return "".join(map(str, self.parts))
