@@ -44,15 +44,18 @@ class TorchRuntime:
         return prepare_record(preparation, record)
 
     def outputs(self, network: Any, signals: Sequence[Tensor]) -> NDArray[np.float64]:
-        """Run the crops of all records together, and aggregate them."""
-        owner = torch.repeat_interleave(torch.tensor([len(crops) for crops in signals]))
+        """Run the crops of all records together, and aggregate those of each record alone.
+
+        The last bit of a sigmoid depends on the place of a value in its array.
+        """
         with torch.no_grad():
             logits = network(torch.cat(list(signals)).to(_device(network))).float().cpu()
         rule: Any = self._model.aggregate
-        rows: NDArray[np.float64] = aggregate_crops(
-            logits, owner, len(signals), rule, self._activate
-        ).numpy()
-        return rows
+        rows = [
+            aggregate_crops(part, torch.zeros(len(part), dtype=torch.long), 1, rule, self._activate)
+            for part in logits.split([len(crops) for crops in signals])
+        ]
+        return torch.cat(rows).numpy()
 
 
 def with_leads(model: Model, leads: tuple[str, ...] | None) -> tuple[nn.Module, Preparation]:
