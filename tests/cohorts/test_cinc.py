@@ -110,6 +110,12 @@ def test_a_few_headers_with_codes_do_not_decide(folder: Path) -> None:
     assert layout_of(folder) is not LAYOUT
 
 
+def test_headers_among_files_of_other_formats_do_not_decide(folder: Path) -> None:
+    for number in range(len(list(folder.rglob("*.hea")))):
+        (folder / f"{number}.dcm").touch()
+    assert layout_of(folder) is not cinc.LAYOUT
+
+
 def test_recognition_reads_few_headers(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     text = (folder / "training" / "g2" / "E00003.hea").read_text()
     for number in range(100):

@@ -27,6 +27,7 @@ from einthoven.cohorts.table import paths_below
 from einthoven.errors import CohortError
 from einthoven.files import files_below
 from einthoven.licences import Licence
+from einthoven.records.formats import suffixes
 
 ALL_CODES = "all"
 TASKS = ("cinc-2021", "cinc-2020", ALL_CODES)
@@ -44,7 +45,8 @@ LICENCE = Licence(
 _LINE = re.compile(r"^#\s*(age|sex|dx)\s*:[ \t]*(.*?)\s*$", re.IGNORECASE | re.MULTILINE)
 _SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}
 _UNKNOWN = {"", "nan", "unknown"}
-_FIRST, _SAMPLE = 10_000, 20  # files, and headers among them, by which a folder is recognised
+_FIRST, _SAMPLE = 10_000, 20  # files, and ECGs among them, by which a folder is recognised
+_OF_WFDB = {".hea", ".dat", ".mat", ".csv", ".tsv"}  # and tables
 _SHOWN = 3  # names in a message
 
 
@@ -185,12 +187,18 @@ def _warn_of_patients(cohort: Cohort) -> None:
 
 
 def _recognises(path: Path) -> bool:
-    """Whether most of the first headers have a line for codes."""
+    """Whether most of the first ECGs are headers with a line for codes."""
     if not path.is_dir() or any((path / name).is_file() for name in TABLES):
         return False
-    first = islice(files_below(path), _FIRST)  # a large folder of other files takes no longer
-    headers = (file for file in first if file.suffix == ".hea" and not file.name.startswith("."))
-    found = [_has_codes(header) for header in islice(headers, _SAMPLE)]
+    others = {*suffixes()} - _OF_WFDB
+    found: list[bool] = []
+    for file in islice(files_below(path), _FIRST):  # a large folder of other files takes no longer
+        if file.suffix == ".hea" and not file.name.startswith("."):
+            found.append(_has_codes(file))
+        elif file.suffix.lower() in others:
+            found.append(False)
+        if len(found) == _SAMPLE:
+            break
     return 2 * sum(found) > len(found)
 
 
