@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import einthoven
@@ -173,6 +175,43 @@ def test_a_changed_file_is_predicted_again(
     expected = predict_record(model, read_record(files[3])).probabilities
     written = pd.read_csv(tmp_path / "p.csv").filter(like="probability:").iloc[3]
     assert written.to_numpy() == pytest.approx(list(expected.values()), abs=1e-5)
+
+
+def test_a_damaged_part_is_predicted_again(
+    model: Model, synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths, reads, out = synthetic.paths("test")[:7], [], tmp_path / "p.csv"
+
+    def read(path: Path) -> Record:
+        reads.append(path)
+        return read_record(path)
+
+    def stopped(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tables, "read_excerpt", read)
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "_join", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            write_predictions(paths, out, model, batch_size=1)
+    parts = sorted((tmp_path / ".p.csv.parts").iterdir())
+    parts[0].write_bytes(b"")
+    parts[1].write_bytes(parts[1].read_bytes()[:-9])
+    changed = pq.read_table(parts[2]).to_pandas()
+    changed[changed.filter(like="probability:").columns] = 0.5
+    changed.to_parquet(parts[2], index=False)
+    metadata = pq.read_schema(parts[3]).metadata  # the digest survives, the values do not
+    row = pq.read_table(parts[4]).to_pandas()
+    pq.write_table(
+        pa.Table.from_pandas(row, preserve_index=False).replace_schema_metadata(metadata), parts[3]
+    )
+    parts[5].write_bytes(parts[4].read_bytes())  # a sound part in another's place
+    reads.clear()
+    write_predictions(paths, out, model, batch_size=1)
+    assert reads == [*paths[:4], paths[5]]
+    whole = tmp_path / "whole.csv"
+    write_predictions(paths, whole, model, batch_size=1)
+    assert out.read_bytes() == whole.read_bytes()
 
 
 def test_another_request_does_not_resume(

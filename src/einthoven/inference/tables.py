@@ -12,6 +12,7 @@ evaluate` read the columns that a table of predictions has as well.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -42,7 +43,7 @@ from einthoven.inference.records import Predictor, RecordPrediction
 from einthoven.inference.runtimes import AnyModel
 from einthoven.models import SHIPPED, is_model, open_model
 from einthoven.predictions import Calibration, ClassSets, LabelSets
-from einthoven.predictions.table import CLASS, PROBABILITY, VALUE
+from einthoven.predictions.table import CLASS, DIGEST_KEY, PROBABILITY, VALUE
 from einthoven.progress import Progress
 from einthoven.records import Record
 from einthoven.records.file import is_file_like
@@ -152,7 +153,8 @@ def write_predictions(
     """Predict ECG files, a table or a folder in batches, and write a `.csv` or `.parquet` file.
 
     Finished batches are kept beside `out` until it is complete: the same call resumes after an
-    interruption, and predicts batches again with files of another size or date than before.
+    interruption, and predicts batches again that are damaged, or have files of another size or date
+    than before.
     Records that are refused are in `NAME.refused.csv`, with the reasons and remedies. The hidden
     file `.NAME.request.json` holds the request.
 
@@ -189,10 +191,9 @@ def write_predictions(
         for start in range(0, len(items), batch_size):
             part = items[start : start + batch_size]
             parts.append(folder / f"{start:09d}-{_digest(part)}.parquet")
-            if not parts[-1].is_file():
+            if not _is_whole(parts[-1], request):
                 frame = _frame(predictor, part, (start, len(items)), progress)
-                with replacing(parts[-1]) as temporary:
-                    frame.reset_index().to_parquet(temporary, index=False)
+                _write_part(parts[-1], frame.reset_index(), request)
         refused = pd.concat(_rows(parts, refused=True))
         write_refused(file, refused)
         if len(refused) == len(items):
@@ -377,6 +378,32 @@ def write_refused(file: Path, rows: pd.DataFrame) -> None:
     if len(rows):
         with replacing(refused_file(file)) as temporary:
             rows[["record", "patient", REFUSED, REMEDY]].to_csv(temporary, index=False)
+
+
+def _write_part(file: Path, frame: pd.DataFrame, request: Json) -> None:
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    digest = _part_digest(table.to_pandas(), file, request)
+    with replacing(file) as temporary:
+        pq.write_table(
+            table.replace_schema_metadata((table.schema.metadata or {}) | {DIGEST_KEY: digest}),
+            temporary,
+        )
+
+
+def _is_whole(file: Path, request: Json) -> bool:
+    """Whether a finished batch is there as it was written for this request."""
+    try:
+        table = pq.read_table(file)
+        stored = (table.schema.metadata or {})[DIGEST_KEY]
+        return bool(stored == _part_digest(table.to_pandas(), file, request))
+    except (pa.ArrowException, OSError, ValueError, TypeError, LookupError):
+        return False
+
+
+def _part_digest(frame: pd.DataFrame, file: Path, request: Json) -> bytes:
+    """Digest of a batch, of the records in its name, and of the request."""
+    content = [file.name, request, frame.to_csv(index=False)]
+    return sha256(json.dumps(content, sort_keys=True).encode()).hexdigest().encode()
 
 
 def _digest(items: Sequence[Item]) -> str:
