@@ -160,6 +160,40 @@ def test_labels_and_splits_of_a_data_set(cli: Cli, synthetic_path: Path, tmp_pat
         assert len(set(after.patients(split))) == len(set(before.patients(split)))
 
 
+@pytest.mark.parametrize("anonymise", [False, True])
+@pytest.mark.filterwarnings("ignore::einthoven.cohorts.cohort.CohortWarning")
+def test_unlabelled_records_of_a_data_set(anonymise: bool, tmp_path: Path) -> None:
+    folder, signal = tmp_path / "in", counts(300, 2).T / 1000
+    stated = {
+        "a": ["Age: 74", "Sex: Male", "Dx: 164889003"],
+        "b": ["Age: 50", "Sex: F", "Dx: 164873001"],  # known, and none of the labels
+        "c": ["Age: 9", "Sex: NaN", "Dx: "],
+        "d": ["age: 33", "sex: male"],
+    }
+    for name, comments in stated.items():
+        write_wfdb(folder / name, signal, rate=250, leads=["I", "II"], comments=comments)
+    ecg(folder / "e.dcm", PatientAge="041Y")
+    convert([folder], tmp_path / "o", to="wfdb", anonymise=anonymise)
+    table = pd.read_csv(tmp_path / "o" / "ecgs.csv").set_index("age").sort_index(ascending=False)
+    assert table.index.tolist() == [74, 50, 41, 33, 9]
+    assert table["sex"].fillna("").tolist() == ["male", "female", "female", "male", ""]
+    labels = table.drop(columns=["path", "patient", "sex"])
+    assert labels["AF"].fillna(-1).tolist() == [1, 0, -1, -1, -1]
+    assert labels.notna().sum(axis=1).tolist() == [26, 26, 0, 0, 0]
+    assert open_cohort(tmp_path / "o" / "ecgs.csv").counts().sum().sum() == 1
+
+
+def test_age_and_sex_of_headers_of_other_spelling(tmp_path: Path) -> None:
+    signal = counts(300, 2).T / 1000
+    for name, age in {"a": "57", "b": "not known"}.items():
+        comments = [f"Age: {age}", "Sex: F"]
+        write_wfdb(tmp_path / "in" / name, signal, rate=250, leads=["I", "II"], comments=comments)
+    convert([tmp_path / "in"], tmp_path / "o", to="csv")
+    table = pd.read_csv(tmp_path / "o" / "ecgs.csv")
+    assert table["age"].fillna(-1).tolist() == [57, -1]
+    assert table["sex"].tolist() == ["female", "female"]
+
+
 def test_signals_of_no_step_are_rounded(tmp_path: Path) -> None:
     lead = channel(code("I", "99X"), ChannelBaseline="0.33", ChannelSensitivity="4.9")
     write(tmp_path / "a.dcm", data_set(group(counts(600, 1), [lead])))

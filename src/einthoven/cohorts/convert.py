@@ -34,13 +34,15 @@ from einthoven.records.wfdb_write import wfdb_content
 
 FORMATS = ("wfdb", "dicom", "csv")
 TABLE = "ecgs.csv"
-_COLUMNS = ("split", "fold", "age", "sex")
+_STATED = ("age", "sex")
+_COLUMNS = ("split", "fold", *_STATED)
 _PLACEHOLDER = re.compile(
     r"anon(ym)?|anonymous|anonymi[sz]ed|de-?identified|removed|redacted|deleted|hidden|unknown|none"
     r"|null|n/?a|nan|no ?id|patient( ?id)?|test|0+|x+|\W+",
     re.IGNORECASE,
 )
 """Texts in files in place of a patient's identifier; many patients have the same."""
+_AGE = re.compile(r"\d+(\.\d+)?", re.ASCII)
 _SHOWN = 3  # names in a message
 _UNPRINTABLE = re.compile(r"[^\x20-\x7e\xa0-\U0010ffff]+")
 
@@ -253,12 +255,20 @@ def _dicts(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def _folder(folder: Path) -> list[_Item]:
     """Records of a folder; those of a data set with its labels, splits, ages and sexes."""
     keeps = "empty_rows" in layout_of(folder).options
-    cohort = open_cohort(folder, **({"empty_rows": "keep"} if keeps else {}))
+    cohort = labelled = open_cohort(folder, **({"empty_rows": "keep"} if keeps else {}))
+    if keeps:  # the labels of the other records are not known, and stay empty
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", CohortWarning)  # they have been shown
+            labelled = open_cohort(folder)
     columns = [
         name for name in _COLUMNS if name in cohort.table and (name != "split" or cohort.has_splits)
     ]
-    labels = pd.DataFrame(cohort.targets(), cohort.table.index, cohort.labels)
+    labels = pd.DataFrame(labelled.targets(), labelled.table.index, labelled.labels)
     rows = _dicts(cohort.table[columns].join(labels))
+    for row in rows:  # the file may state what the data set does not
+        for name in _STATED:
+            if name in row and (pd.isna(row[name]) or row[name] == ""):
+                del row[name]
     return [
         _Item(cohort.root / path, cohort.root, "" if patient == path else str(patient), row)
         for path, patient, row in zip(cohort.table["path"], cohort.patients(), rows, strict=True)
@@ -334,9 +344,8 @@ def _converted(
                 unknown += len(stated) - len(codes_of(record))
             if step is not None and not step.is_exact:
                 steps.append(step.microvolts)
-            statements = {key: record.metadata.get(key, "") for key in ("age", "sex")}
             row = {"path": path.relative_to(folder).as_posix(), "patient": patient or name}
-            ecgs.append(row | statements | dict(item.columns))
+            ecgs.append(row | _stated(record) | dict(item.columns))
             mapping.append(
                 {
                     "source": str(item.path),
@@ -368,6 +377,13 @@ def _converted(
         unknown_codes=unknown,
     )
     return result, {key: pd.DataFrame(rows) for key, rows in tables.items()}
+
+
+def _stated(record: Record) -> dict[str, str]:
+    """Age in years and sex that a record states; empty where it states none."""
+    texts = {key.lower(): text.strip() for key, text in record.metadata.items()}  # `#Age: 85`
+    age = texts.get("age", "")
+    return {"age": age if _AGE.fullmatch(age) else "", "sex": sex_of(texts.get("sex", ""))}
 
 
 def _write(record: Record, stem: Path, to: str, is_anonymous: bool) -> tuple[Path, Step | None]:
