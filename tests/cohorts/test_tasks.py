@@ -105,6 +105,33 @@ def test_numbers_whose_differences_32_bits_lose_are_refused(offset: float) -> No
     assert len(np.unique(open_cohort(people(x=list(draw + 1e4)), task=task).matrix)) == 30
 
 
+@pytest.mark.parametrize("kind", ["float16", "float32", "Float32", "object", "category"])
+def test_a_limit_is_compared_with_numbers_of_fewer_bits_as_with_text(kind: str) -> None:
+    numbers = pd.Series([5.6, 0.4, None, 5.59] * 9)
+    narrow = numbers.astype("float16" if kind == "float16" else "float32")
+    cells = pd.Series(list(narrow.to_numpy()), dtype=object) if kind == "object" else narrow
+    frame = people(x=cells.astype(kind))
+    for target, positives in {"x >= 5.6": 9, "x <= 0.4": 9, "x > 5.6": 0, "x < 0.4": 0}.items():
+        task = Task(kind="threshold", target=target)
+        expected = open_cohort(people(x=numbers), task=task)
+        assert open_cohort(frame, task=task).digest == expected.digest
+        assert (expected.matrix == 1).sum() == positives
+
+
+@pytest.mark.parametrize("unit", ["s", "ns"])
+@pytest.mark.parametrize("read", [pd.to_datetime, pd.to_timedelta])
+def test_dates_and_durations_are_no_numbers(
+    tmp_path: Path, unit: str, read: Callable[..., Any]
+) -> None:
+    """Their nanoseconds since 1970 are above every limit."""
+    cells = read(pd.Series([1, 2, None] * 9), unit=unit)
+    people(x=cells).to_parquet(tmp_path / "own.parquet")
+    for task in (Task(target="x >= 2020"), Task(kind="regression", target="x")):
+        for source in (tmp_path / "own.parquet", people(x=cells), people(x=cells.astype(object))):
+            with pytest.raises(CohortError, match="'x'"):
+                open_cohort(source, task=task)
+
+
 def test_a_file_says_the_same(tmp_path: Path) -> None:
     (tmp_path / "task.toml").write_text('kind = "regression"\ntarget = "lvef"\nunit = "%"\n')
     assert Task.load(tmp_path / "task.toml") == Task(kind="regression", target="lvef", unit="%")

@@ -42,6 +42,7 @@ _UNKNOWN = ("", "na", "nan", "unk", "unknown", "missing", "notknown", "notavaila
 _FREQUENT = 5  # cells of a value that is no slip of the pen
 _ODD_SHARE = 0.05  # of a column of two values, for the others to be slips
 _MOST_SHOWN = 5
+_ITEMSIZE = np.dtype(np.float64).itemsize
 
 
 class Multilabel(Kind):
@@ -206,8 +207,28 @@ def column_of(name: str, frame: pd.DataFrame, file: Path) -> pd.Series[Any]:
 
 
 def numbers(column: pd.Series[Any], file: Path) -> Floats:
-    """Finite numbers, NaN where the cell is empty; CohortError names a cell that is no number."""
-    values = pd.to_numeric(column, errors="coerce").to_numpy(np.float64)
+    """Finite numbers, NaN where the cell is empty; CohortError names a cell that is no number.
+
+    5.6 of 32 bits is 5.6, not 5.599999904: numbers are those that a table of text would hold.
+    """
+    cells = column
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        kind = column.cat.categories.dtype
+        cells = column.astype(kind if pd.api.types.is_float_dtype(kind) else object)
+    if cells.dtype == object:
+        cells = cells.map(lambda cell: str(cell) if isinstance(cell, np.floating) else cell)
+        cells = cells.infer_objects()
+    if cells.dtype.kind in "mM" or isinstance(cells.dtype, pd.PeriodDtype):
+        raise CohortError(
+            f"{file}: column {column.name!r} holds dates or durations, not numbers",
+            remedy="add a column of numbers, such as the year, or the days since another date",
+        )
+    if pd.api.types.is_float_dtype(cells):
+        bits: Any = cells.dtype  # of numpy, pandas or Arrow, all of which have a size
+        floats = cells.to_numpy(f"f{bits.itemsize}", na_value=np.nan)
+        values = (floats.astype(str) if bits.itemsize < _ITEMSIZE else floats).astype(np.float64)
+    else:
+        values = pd.to_numeric(cells, errors="coerce").to_numpy(np.float64, na_value=np.nan)
     bad = column.notna().to_numpy() & ~np.isfinite(values)
     if bad.any():
         raise CohortError(
