@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
-from served import Started, running, small_model
 
 from einthoven.cohorts.synthetic import sample_record
 from einthoven.models import Model
@@ -16,9 +14,15 @@ from einthoven.records import Record
 from einthoven.records.csv_write import csv_content
 from einthoven.records.dicom_write import dicom_content
 
+if TYPE_CHECKING:
+    import httpx
+    from served import Started
+
 
 @pytest.fixture(scope="session")
 def model() -> Model:
+    from served import small_model  # skips without the packages of the server
+
     return small_model()
 
 
@@ -40,6 +44,8 @@ def csv(record: Record) -> bytes:
 @pytest.fixture(scope="session")
 def started(model: Model) -> Started:
     """Start a server: `with started(body=1000, token=...) as client`."""
+    from served import running
+
     from einthoven.serve import Limits, create_app
 
     def start(

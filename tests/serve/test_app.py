@@ -11,9 +11,8 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import numpy as np
 import pytest
 from edf_files import sound_edf
@@ -28,6 +27,9 @@ from einthoven.models import Model
 from einthoven.records import Record, read_record
 from einthoven.records.wfdb import write_wfdb
 from einthoven.serve.models import ServedModel
+
+if TYPE_CHECKING:
+    import httpx
 
 
 def post(client: httpx.Client, path: str, content: bytes, **query: str) -> httpx.Response:

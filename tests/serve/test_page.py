@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import httpx
 import pytest
 from browser import chromium, opened
 from served import LABELS, Started
 
 from einthoven.serve.description import ASSETS
+
+if TYPE_CHECKING:
+    import httpx
 
 pytestmark = pytest.mark.slow
 

@@ -11,11 +11,13 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 
 from einthoven.cli import main
 from einthoven.models import Model, save_model
+
+httpx = pytest.importorskip("httpx")
+pytest.importorskip("fastapi")
 
 
 def free_port() -> int:
