@@ -88,6 +88,44 @@ def test_times_that_contradict_the_rate(tmp_path: Path) -> None:
     assert (caught.value.field, caught.value.value) == ("sampling rate", 500)
 
 
+@pytest.mark.parametrize("name", ["time [ms]", "ms", "Time (msec)", "time_ms"])
+def test_a_time_in_a_stated_unit_is_no_sample_number(tmp_path: Path, name: str) -> None:
+    text = f"{name},I,II\n" + "".join(f"{i},{i},{2 * i}\n" for i in range(9))
+    path = ecg(tmp_path, text)
+    with pytest.raises(RecordError) as caught:
+        read_record(path)
+    assert caught.value.field == "sampling rate"
+    assert read_record(ecg(tmp_path, text, 'rate = 1000\nunit = "mV"\n')).signal.shape == (2, 9)
+
+
+@pytest.mark.parametrize(
+    ("order", "row"),
+    [
+        ([*range(500), *range(540, 1000)], 501),
+        ([*range(500), *[499] * 40, *range(500, 1000)], 501),
+        ([*range(250), *range(500, 750), *range(250, 500), *range(750, 1000)], 501),
+        ([*range(998), 997, 998, 999], 999),
+        ([*range(7), *range(8, 1000)], 8),
+    ],
+)
+def test_rows_that_are_missing_repeated_or_in_disorder(
+    tmp_path: Path, order: list[int], row: int
+) -> None:
+    text = "time [ms],I,II\n" + "".join(f"{2 * i},{i % 7},{i % 5}\n" for i in order)
+    with pytest.raises(RecordError) as caught:
+        read_record(ecg(tmp_path, text))
+    assert f"row {row} " in caught.value.field
+
+
+@pytest.mark.parametrize(
+    ("rate", "shown"), [(360, "{:.3f}"), (360, "{:.2f}"), (500, "{:.2f}"), (500, "{:g}")]
+)
+def test_times_may_be_rounded(tmp_path: Path, rate: int, shown: str) -> None:
+    rows = "".join(shown.format(100 + i / rate) + f",{i % 7},{i % 5}\n" for i in range(5000))
+    path = ecg(tmp_path, f"time [s],I,II\n{rows}", f'rate = {rate}\nunit = "mV"\n')
+    assert read_record(path).signal.shape == (2, 5000)
+
+
 def test_clock_times_are_passed_over(tmp_path: Path) -> None:
     text = "time,I\n09:30:00.000,1\n09:30:00.002,2\n09:30:00.004,4\n"
     assert read_record(ecg(tmp_path, text)).signal.tolist() == [[1, 2, 4]]
@@ -112,6 +150,44 @@ def test_spellings_of_the_same_table(tmp_path: Path, text: str) -> None:
     assert read_record(path).signal.tolist() == [[0.5, -1, 0.25], [1.5, 2, 3]]
     path.write_bytes(text.lstrip("\ufeff").encode("utf-16"))
     assert read_record(path).signal.tolist() == [[0.5, -1, 0.25], [1.5, 2, 3]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I;II\n1,234;567\n-80;1,001\n12;13\n",
+        "I\tII\n1,234\t567\n-80\t1,001\n12\t13\n",
+        "I;II\n1.234;567\n-80;1.001\n12;13\n",
+        "I;II\n32,768;32,801\n32,500;33,000\n32,768;32,768\n",
+        "I;II\n1,234,567;1\n2;3\n4;5\n",
+    ],
+)
+def test_separators_of_thousands(tmp_path: Path, text: str) -> None:
+    with pytest.raises(RecordError) as caught:
+        read_record(ecg(tmp_path, text, 'rate = 500\nunit = "uV"\n'))
+    assert caught.value.field == "samples"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I;II\n1,234;567\n-0,080;1,001\n99;13\n",
+        "I;II\n1,234;567\n-80;1,01\n99;13\n",
+        "I,II\n1.234,56.789\n2.345,1.001\n99.200,1.300\n",
+        "index,I,II\n0,1.234,56.789\n1,2.345,1.001\n2,99.200,1.300\n",
+    ],
+)
+def test_decimals_of_three_digits(tmp_path: Path, text: str) -> None:
+    record = read_record(ecg(tmp_path, text, 'rate = 500\nunit = "uV"\n'))
+    assert record.signal[0, 0] == pytest.approx(0.001234)
+
+
+def test_brackets_that_name_another_lead(tmp_path: Path) -> None:
+    text = "I (mV),II (inv),V3 (V3R),V4 [V4R],V5 (V5)\n1,2,3,4,5\n2,3,4,5,6\n3,4,5,6,7\n"
+    record = read_record(ecg(tmp_path, text))
+    assert record.leads == ("I", "II (inv)", "V3 (V3R)", "V4 [V4R]", "V5")
+    with pytest.raises(RecordError):
+        read_record(ecg(tmp_path, text, RATE_AND_UNIT + 'leads = ["I", "V4"]\n'))
 
 
 def test_lines_in_front_of_the_samples(tmp_path: Path) -> None:

@@ -299,7 +299,12 @@ def test_labels_name_channels_without_source() -> None:
 
 @pytest.mark.parametrize(
     ("value", "meaning", "label"),
-    [("5.6.3-9-1", "Lead II", "I"), ("2:62", "aVR", "-aVR"), ("X1", "V1", "V2")],
+    [
+        ("5.6.3-9-1", "Lead II", "I"),
+        ("2:62", "aVR", "-aVR"),
+        ("X1", "V1", "V2"),
+        ("5.6.3-9-6", "Lead V4", "V4 (V4R)"),
+    ],
 )
 def test_code_and_names_that_disagree(value: str, meaning: str, label: str) -> None:
     lead = channel(code(value, meaning=meaning), ChannelLabel=label)

@@ -76,6 +76,9 @@ def test_twenty_four_bits() -> None:
         ("ECGL-ECGR", "ECGL-ECGR"),
         ("ECG V1-W", "ECG V1-W"),
         ("Chest ECG", "Chest ECG"),
+        ("ECG V1 (V4R)", "V1 (V4R)"),
+        ("ECG I (inv)", "I (inv)"),
+        ("ECG I (mV)", "I"),
     ],
 )
 def test_labels_of_an_ecg(counts: np.ndarray, label: str, lead: str) -> None:

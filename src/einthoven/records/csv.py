@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import math
 import os
 import re
 from collections.abc import Iterator
@@ -30,16 +31,32 @@ from einthoven.records.sidecar import (
     source_hash,
 )
 
-_TIME = re.compile(r"(elapsed )?(time|t|samples?|index|n|no|ms|s|sec|seconds|#)?", re.IGNORECASE)
+_UNITS = {
+    **dict.fromkeys(("s", "sec", "secs", "second", "seconds"), 1.0),
+    **dict.fromkeys(("ms", "msec", "milliseconds"), 1e3),
+    **dict.fromkeys(("us", "\N{MICRO SIGN}s", "\N{GREEK SMALL LETTER MU}s", "microseconds"), 1e6),
+    **dict.fromkeys(("ns", "nanoseconds"), 1e9),
+}  # of time, in a second
+_UNIT = "|".join(_UNITS)
+_TIME = re.compile(
+    rf"(elapsed )?((time|t)([ _.]({_UNIT}))?|samples?|index|n|no|{_UNIT}|#)?", re.IGNORECASE
+)
 _SIGNAL = re.compile(r"(ecg|ekg|signal|voltage|amplitude|lead|ch|channel)[ _]?\w*", re.IGNORECASE)
-_BRACKETS = re.compile(r"\s*[\[(].*[\])]\s*$")
+_BRACKETS = re.compile(r"\s*[\[(](.*)[\])]\s*$")
 _NUMBER = re.compile(r"[-+]?(\d+([.,]\d*)?|[.,]\d+)([eE][-+]?\d+)?")
+_DECIMAL = {
+    mark: re.compile(
+        rf"(?<!\d)0*[{mark}]|\d{{4}}[{mark}]|[{mark}]\d{{0,2}}(?!\d)|[{mark}]\d{{4}}|\d[eE][-+]?\d"
+    )
+    for mark in ",."
+}  # numbers whose comma or point separates no thousands
 _MARKS = ("", "nan", "NaN", "NAN")  # of a missing sample in any file
 _DELIMITERS = (";", "\t", ",", "|")
 _WIDE = 512  # columns; more are slow in pandas
 _CELLS = 1 << 16
 _AROUND = " \t\"'"  # characters that may surround a cell
 _STEP = 0.01  # relative deviation of a time column from the rate
+_JITTER = 0.25  # of a step, of a single time, beside its rounding
 _ENCODINGS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16"}
 _ENCODINGS[codecs.BOM_UTF16_BE] = "utf-16"
 
@@ -90,11 +107,15 @@ def members(file: EcgFile) -> list[str]:
 
 @dataclass(frozen=True)
 class _Layout:
-    """Layout of a text: delimiter (None: blanks), lines before the samples, names of columns."""
+    """Layout of a text: delimiter (None: blanks), lines before the samples, names of columns.
+
+    `units` are those in brackets behind the names, in lower case.
+    """
 
     delimiter: str | None
     header: int
     names: tuple[str, ...]
+    units: tuple[str, ...] = ()
 
     @property
     def leads(self) -> list[str]:
@@ -185,7 +206,20 @@ def _layout(text: str, sidecar: Sidecar) -> _Layout:
         if 2 * numbers < width:
             # No samples: a table of texts, in which delimiters are quoted.
             names = _Layout(_delimiter(lines[0], sidecar), 0, ()).cells(lines[0])
-    return replace(layout, names=tuple(_BRACKETS.sub("", name) for name in names))
+    return replace(
+        layout,
+        names=tuple(map(_without_brackets, names)),
+        units=tuple(
+            bracket[1].strip().lower() if (bracket := _BRACKETS.search(name)) else ""
+            for name in names
+        ),
+    )
+
+
+def _without_brackets(name: str) -> str:
+    """Name of a column without its unit; the whole of `V4 (V4R)`, which is not V4."""
+    plain = _BRACKETS.sub("", name)
+    return plain if lead_of_text(plain) == lead_of_text(name) else name
 
 
 def _delimiter(line: str, sidecar: Sidecar) -> str | None:
@@ -240,6 +274,7 @@ def _numbers(
     first = body[0].lstrip("\n").partition("\n")[0] if body else ""
     marks = {*_MARKS, *(mark for mark in sidecar.missing_values if isinstance(mark, str))}
     width = layout.width(first)
+    _refuse_thousands(file, body[0] if body else "", layout, marks, columns)
     if width > _WIDE:
         return _wide(file, body[0], layout, marks)
     # Imported here because pandas takes 0.5 s.
@@ -271,6 +306,37 @@ def _numbers(
     values = np.full((len(table), width), np.nan)
     values[:, selection] = table.to_numpy()
     return values
+
+
+def _refuse_thousands(
+    file: EcgFile, body: str, layout: _Layout, marks: set[str], columns: list[int] | None
+) -> None:
+    """Refuse numbers whose commas or points may separate thousands: `1,234` beside `567`.
+
+    A cell with a leading zero, or another number of digits than three behind its comma, shows that
+    commas are decimal. Points are those of thousands only beside whole numbers.
+    """
+    for mark in ",.":
+        if mark == layout.delimiter or mark not in body or re.search(_DECIMAL[mark], body):
+            continue
+        separated, whole = "", ""
+        for line in filter(str.strip, body.split("\n")):
+            cells = [cell for piece in layout.pieces(line) for cell in piece]
+            chosen = cells if columns is None else [cells[x] for x in columns if x < len(cells)]
+            for cell in chosen:
+                if mark in cell:
+                    separated = separated or cell
+                elif cell not in marks:
+                    whole = whole or cell
+            if separated and (whole or mark == ","):
+                raise file.refusal(
+                    "samples",
+                    separated,
+                    f"beside {whole}: not certain whether {mark!r} separates thousands or decimals"
+                    if whole
+                    else f"every {mark!r} has three digits behind it: thousands or decimals",
+                    remedy="export the numbers without separators of thousands",
+                )
 
 
 def _numeric_times(line: str, layout: _Layout) -> Iterator[int]:
@@ -346,21 +412,28 @@ def _checked_times(
     sidecar: Sidecar,
     columns: list[int] | None,
 ) -> NDArray[Any]:
-    """Samples without columns of times, after comparing these with the rate.
+    """Samples without columns of times, after comparing these with the rate and each other.
 
-    RecordError for sample numbers, or times in s, ms, us or ns, that contradict the rate.
+    RecordError for sample numbers, or times in s, ms, us or ns, that contradict the rate; for rows
+    that are missing, repeated or in another order.
     """
     assert sidecar.rate is not None
-    is_checked = columns is not None and len(values) > 2 and sidecar.rate > 0
+    is_checked = columns is not None and sidecar.rate > 0
     for place in layout.times if is_checked else ():
-        times = values[:, place]
-        step = (times[-1] - times[0]) / (len(times) - 1)
-        steps = [1.0, *(scale / sidecar.rate for scale in (1, 1e3, 1e6, 1e9))]
-        if np.isfinite(step) and not any(abs(step / x - 1) <= _STEP for x in steps):
+        rows = np.flatnonzero(np.isfinite(values[:, place]))
+        if len(rows) < 3:
+            continue
+        times, name = values[rows, place], layout.names[place]
+        step = (times[-1] - times[0]) / (rows[-1] - rows[0])
+        _refuse_uneven(file, layout, name, rows, times, step)
+        words = (layout.units[place], *re.split(r"[ _.]", name.lower()))
+        unit = next((word for word in words if word in _UNITS), "")
+        scales = [_UNITS[unit]] if unit else [sidecar.rate, *dict.fromkeys(_UNITS.values())]
+        if not any(abs(step * sidecar.rate / scale - 1) <= _STEP for scale in scales):
             raise file.refusal(
                 "sampling rate",
                 sidecar.rate,
-                f"the column {layout.names[place]!r} rises by {step:.6g} a sample",
+                f"the column {name!r} rises by {step:.6g}{f' {unit}' if unit else ''} a sample",
                 remedy="correct the rate in the sidecar",
             )
     if columns is not None:
@@ -368,3 +441,46 @@ def _checked_times(
     count = len(sidecar.leads or ())
     ends_empty = values.shape[1] == count + 1 and np.isnan(values[:, -1]).all()
     return values[:, :-1] if ends_empty else values  # lines that end with a delimiter
+
+
+def _refuse_uneven(
+    file: EcgFile,
+    layout: _Layout,
+    name: str,
+    rows: NDArray[np.intp],
+    times: NDArray[np.float64],
+    step: float,
+) -> None:
+    """Refuse times that do not rise from row to row, by equal steps but for their rounding."""
+    backwards = np.flatnonzero(np.diff(times) < 0)
+    expected = times[0] + step * (rows - rows[0])
+    deviation = np.abs(times - expected)
+    limit = _rounding(times) + _JITTER * abs(step)
+    if backwards.size:
+        place = int(backwards[0]) + 1
+    elif (deviation > limit).any():
+        steps = np.diff(times) / np.diff(rows)
+        place = int(np.abs(steps - np.median(steps)).argmax()) + 1
+    else:
+        return
+    raise file.refusal(
+        f"column {name!r}, row {rows[place] + 1} of the samples",
+        float(times[place]),
+        f"follows {times[place - 1]:.9g}, and steps of {step:.6g} were expected: rows are missing, "
+        "repeated or in another order",
+        remedy="export the ECG again, with every sample once and in order",
+    )
+
+
+def _rounding(times: NDArray[np.float64]) -> float:
+    """Resolution to which times were rounded: of equal decimals, or of six significant digits."""
+
+    def holds(values: NDArray[np.float64], decimals: int) -> bool:
+        return np.allclose(np.round(values, decimals), values, rtol=1e-9, atol=1e-12)
+
+    decimals = next((count for count in range(9) if holds(times, count)), 9)
+    largest = float(np.abs(times).max())
+    digits = 5 - math.floor(math.log10(largest or 1.0))
+    if digits < decimals and holds(times[np.abs(times) >= largest / 10], digits):
+        decimals = digits
+    return float(10.0**-decimals)

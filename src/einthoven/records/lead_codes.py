@@ -57,6 +57,12 @@ _PLAIN = {
     if re.fullmatch(r"I{1,3}|aV[RLF]|-aVR|V\d[R]?", name)
 }
 
+_LIMB = {"i", "ii", "iii", "avr", "avl", "avf"}
+_LEAD = re.compile(r"(ml)?(i{1,3}|v\d{1,2}r?)|c\d{1,2}r|mcl\d?r?|c[cm]5|av[rlf]")
+_INVERSION = re.compile(
+    r"\b(inv(ert\w*|ers\w*)?|neg(ative|ated)?|revers\w*|flip\w*|minus)\b|[(\[]\s*-\s*[)\]]"
+)
+
 
 def lead_number(name: str) -> int | None:
     """Number of a lead in its standard spelling; None for one without a number."""
@@ -76,10 +82,33 @@ def lead_of_code(code: str) -> str | None:
 def lead_of_text(text: str) -> str | None:
     """Lead of a text such as `Lead I (Einthoven)`, `aVR, augmented voltage, right` or `V1`.
 
-    Only names that mean an ECG lead everywhere count: an `X` or `A` may be anything.
+    Only names that mean an ECG lead everywhere count: an `X` or `A` may be anything. A text whose
+    further words name another lead or an inversion, such as `V4 (V4R)` or `I (inv)`, is a lead of
+    that whole name, and not `V4` or `I`.
     """
     prefix = _PREFIX.match(text)
     begin = prefix.end() if prefix else 0
-    name = re.split(r"[(,]", text[begin:])[0].strip().replace("\N{MINUS SIGN}", "-").lower()
-    lead = _PLAIN.get(name)
+    name, *further = re.split(r"(?=[(\[,])", text[begin:], maxsplit=1)
+    lead = _PLAIN.get(_plain(name))
+    if lead and further and _is_another(lead, further[0]):
+        return text[begin:].strip()
     return f"{lead}-cal" if lead and "derived" in text[:begin].lower() else lead
+
+
+def _plain(name: str) -> str:
+    return name.strip().replace("\N{MINUS SIGN}", "-").lower()
+
+
+def _is_another(lead: str, further: str) -> bool:
+    """Whether words behind the name of a lead name another one or an inversion.
+
+    Two limb leads behind a third are its formula: `III (II - I)`.
+    """
+    words = _plain(further)
+    named = set(re.findall(r"-?[a-z]\w*", words))
+    others = {word.lstrip("-") for word in named if _LEAD.fullmatch(word.lstrip("-"))}
+    others -= {lead.lower()}
+    if len(others) > 1 and {lead.lower(), *others} <= _LIMB:
+        return False
+    inverted = f"-{lead.lower()}" in named or _INVERSION.search(words) is not None
+    return bool(others) or inverted
