@@ -115,6 +115,18 @@ def test_files_of_one_name(cli: Cli, tmp_path: Path) -> None:
     assert table["patient"].tolist() == ["MRN4711", "A-2", "MRN4711"]
 
 
+@pytest.mark.parametrize("to", ["wfdb", "dicom", "csv"])
+def test_patients_survive_a_second_conversion(to: str, export: Path, tmp_path: Path) -> None:
+    convert([export], tmp_path / "o", to=to)
+    (tmp_path / "o" / "ecgs.csv").unlink()  # which also names them
+    convert([tmp_path / "o"], tmp_path / "p", to=to)
+    table = pd.read_csv(tmp_path / "p" / "ecgs.csv")
+    assert sorted(table["patient"]) == ["MRN0815", "MRN4711", "MRN4711"]
+    records = [read_record(tmp_path / "p" / path) for path in table["path"]]
+    assert [record.patient for record in records] == table["patient"].tolist()
+    assert all("patient" not in record.metadata for record in records)
+
+
 def test_files_that_are_called_by_their_identifiers(cli: Cli, tmp_path: Path) -> None:
     ecg(tmp_path / "in" / "1.2.840.17")
     ecg(tmp_path / "in" / "1.2.840.18")

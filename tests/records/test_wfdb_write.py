@@ -32,6 +32,21 @@ def test_round_trip_is_exact_in_microvolts(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["mine.dat", "mine.hea"]
 
 
+def test_the_patient_is_read_back(tmp_path: Path) -> None:
+    write_wfdb(tmp_path / "a", signal(), rate=500, leads=["I", "II"], patient="SBJ 123")
+    record = read_record(tmp_path / "a")
+    assert (record.patient, record.metadata) == ("SBJ 123", {})
+    write_wfdb(
+        tmp_path / "b", signal(), rate=500, leads=["I", "II"], comments=["patient: male, 65"]
+    )
+    record = read_record(tmp_path / "b")
+    assert (record.patient, record.metadata) == (None, {"patient": "male, 65"})
+    header = tmp_path / "a.hea"
+    header.write_text(header.read_text() + "#patient: 17\n")
+    record = read_record(tmp_path / "a")
+    assert (record.patient, record.metadata) == (None, {"patient": "SBJ 123\n17"})
+
+
 def test_the_wfdb_package_reads_it(tmp_path: Path) -> None:
     wfdb = pytest.importorskip("wfdb")
     write_wfdb(tmp_path / "mine", signal(), rate=500, leads=["I", "II"])

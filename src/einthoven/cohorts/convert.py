@@ -417,15 +417,15 @@ def _encoded(
         content, step = dicom_content(record, is_anonymous=is_anonymous)
         return {".dcm": content}, step
     step = step_of(record.signal)
-    statements = {**record.metadata, **({"patient": record.patient} if record.patient else {})}
     header, samples = wfdb_content(
         str(stem),
         record.signal,
         rate=record.rate,
         leads=record.leads,
+        patient=record.patient and _UNPRINTABLE.sub(" ", record.patient),
         comments=[
             f"{key}: {_UNPRINTABLE.sub(' ', line)}"
-            for key, value in statements.items()
+            for key, value in record.metadata.items()
             for line in value.splitlines()
         ],
         microvolts=step.microvolts,

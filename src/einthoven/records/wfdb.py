@@ -38,9 +38,10 @@ def read_wfdb(file: EcgFile) -> Record:
     Returns
     -------
     Record
-        Float32 mV; `metadata` holds the header's comments. Invalid samples are NaN, and so are
-        gaps between segments and leads that a segment lacks. The hash of a record of several
-        segments covers its header and then the hash of each segment.
+        Float32 mV; `metadata` holds the header's comments, and `patient` is that of a comment as
+        `write_wfdb` writes it. Invalid samples are NaN, and so are gaps between segments and leads
+        that a segment lacks. The hash of a record of several segments covers its header and then
+        the hash of each segment.
 
     Raises
     ------
@@ -87,6 +88,7 @@ def _single(source: str, header: Header, data: bytes, root: str) -> Record:
         rate,
         leads=[lead.name for lead in leads],
         name=header.name,
+        patient=header.patient,
         source=source,
         source_hash=digest,
         metadata=header.comments | ({"left_out": ", ".join(others)} if others else {}),
@@ -158,6 +160,7 @@ def _joined(source: str, header: Header, data: bytes, root: str) -> Record:
         header.rate,
         leads=leads,
         name=header.name,
+        patient=header.patient,
         source=source,
         source_hash=digest.hexdigest(),
         metadata=header.comments,

@@ -26,6 +26,8 @@ _ENCODING = re.compile(r"(\d{1,9})(?:x(\d{1,9}))?(?::(\d{1,9}))?(?:\+(\d{1,9}))?
 _CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SEGMENT = re.compile(r"([-\w]+|~)\s+(\d{1,18})")
 _NUMBERS = ("ADC resolution", "ADC zero", "initial value", "checksum", "block size")
+PATIENT = "patient: "
+"""Start of the comment in which `write_wfdb` names the patient; no other form counts."""
 _REFETCH = "fetch the header again from its source"
 
 
@@ -84,6 +86,8 @@ class Header:
         The lines `#Age: 85` as `{"Age": "85"}`; lines without a colon under `comments`.
     segments : tuple of (str, int)
         Name and length of each segment of a multi-segment record; empty otherwise.
+    patient : str
+        Patient of the only line `#patient: 17`, which is then none of the comments; else empty.
     """
 
     name: str
@@ -92,6 +96,7 @@ class Header:
     leads: tuple[LeadSpec, ...]
     comments: dict[str, str]
     segments: tuple[tuple[str, int], ...] = ()
+    patient: str = ""
 
     @property
     def rows(self) -> list[int]:
@@ -138,7 +143,10 @@ def _text(data: bytes) -> str:
 
 def _header(text: str) -> Header:
     lines = [line for line in map(str.strip, text.split("\n")) if line]
-    comments = _comments(line[1:] for line in lines if line[0] == "#")
+    notes = [line[1:] for line in lines if line[0] == "#"]
+    patients = [note.removeprefix(PATIENT) for note in notes if note.startswith(PATIENT)]
+    patient = patients[0] if len(patients) == 1 else ""  # several contradict each other
+    comments = _comments(note for note in notes if not (patient and note.startswith(PATIENT)))
     lines = [line for line in lines if line[0] != "#"]
     if not lines:
         raise _FieldError("header", "", "has no record line", _REFETCH)
@@ -161,8 +169,9 @@ def _header(text: str) -> Header:
         )
     if segments:
         parts = tuple(map(_segment, lines))
-        return Header(name, hertz, length or sum(n for _, n in parts), (), comments, parts)
-    return Header(name, hertz, length, _leads(lines), comments)
+        length = length or sum(n for _, n in parts)
+        return Header(name, hertz, length, (), comments, parts, patient)
+    return Header(name, hertz, length, _leads(lines), comments, patient=patient)
 
 
 def _comments(lines: Iterable[str]) -> dict[str, str]:

@@ -14,6 +14,7 @@ from einthoven.errors import RecordError
 from einthoven.files import replacing
 from einthoven.records.digital import LARGEST, counts_of
 from einthoven.records.record import canonical_lead
+from einthoven.records.wfdb_header import PATIENT
 
 _INVALID = -32768
 _NAME = re.compile(r"[-\w]+", re.ASCII)
@@ -25,6 +26,7 @@ def write_wfdb(
     *,
     rate: float,
     leads: Sequence[str],
+    patient: str | None = None,
     comments: Iterable[str] = (),
     microvolts: float = 1.0,
 ) -> None:
@@ -44,6 +46,8 @@ def write_wfdb(
         Hz.
     leads : sequence of str
         Lead names, one a row.
+    patient : str, optional
+        Patient identifier, for the line `#patient: 17`.
     comments : iterable of str
         Lines for the end of the header, without the `#`: `Age: 85`.
     microvolts : float
@@ -60,7 +64,13 @@ def write_wfdb(
     stem = os.fspath(path)
     stem = stem[:-4] if stem.lower().endswith(".hea") else stem
     header, samples = wfdb_content(
-        stem, signal_mv, rate=rate, leads=leads, comments=comments, microvolts=microvolts
+        stem,
+        signal_mv,
+        rate=rate,
+        leads=leads,
+        patient=patient,
+        comments=comments,
+        microvolts=microvolts,
     )
     _write(f"{stem}.dat", samples)
     _write(f"{stem}.hea", header)
@@ -72,12 +82,15 @@ def wfdb_content(
     *,
     rate: float,
     leads: Sequence[str],
+    patient: str | None = None,
     comments: Iterable[str] = (),
     microvolts: float = 1.0,
 ) -> tuple[bytes, bytes]:
     """Header and signal file of a record; parameters and errors are those of `write_wfdb`."""
     names = [canonical_lead(lead) for lead in leads]
-    notes = list(comments)
+    # With a blank in front, as in `# patient: ...`, another comment names no patient.
+    notes = [f" {text}" if text.startswith(PATIENT) else text for text in comments]
+    notes += [PATIENT + patient] if patient else []
     _check_texts(stem, names, notes)
     if not (math.isfinite(rate) and rate > 0):
         raise _refusal(stem, "sampling rate", rate, "must be a positive finite number of hertz")
