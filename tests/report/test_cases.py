@@ -9,12 +9,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from einthoven.cohorts.synthetic import sample_record
+from einthoven.errors import EvaluationError
 from einthoven.evaluate import fit_calibration
+from einthoven.explain import Attribution, Shares, shares_of
 from einthoven.files import Json, read_json, write_json
 from einthoven.predictions import Calibration, Predictions
-from einthoven.records.record import Record
+from einthoven.records.record import STANDARD_LEADS, Record
 from einthoven.report import cases
-from einthoven.report.cases import Calls, calls_of, examples_of, gallery_of, wrong_classes
+from einthoven.report.cases import (
+    Calls,
+    calls_of,
+    examples_of,
+    explain_examples,
+    gallery_of,
+    wrong_classes,
+)
 from einthoven.report.page import MOST_ERRORS, write_report
 
 # Targets and calibrated probabilities of labels A, B and C; the thresholds are 0.5, 0.2 and none.
@@ -80,6 +90,38 @@ def test_examples_are_misses_then_false_alarms_then_hits(
     assert (hit["call"], hit["predicted"], hit["truth"]) == ("hit", "present", "present")
     (unknown,) = (x for x in entries["surer hit A"]["labels"] if x["label"] == "C")
     assert (unknown["call"], unknown["predicted"], unknown["threshold"]) == (None, None, None)
+
+
+def test_one_example_of_each_kind_is_explained(calls: Calls) -> None:
+    """What cannot be explained has the reason."""
+    record = sample_record()
+    examples = [entry for entry, _ in examples_of(calls, lambda row: record)]
+    asked = []
+
+    def explain(ecg: Record, label: str) -> tuple[Attribution, Shares]:
+        asked.append(label)
+        if len(asked) == 2:
+            raise EvaluationError("no <captum>", remedy="install it")
+        values = np.zeros(ecg.signal.shape, dtype=np.float32)
+        values[STANDARD_LEADS.index("V2"), 100:110] = 1
+        names = (label, "integrated-gradients", "lead-mean", 2.0, -1.0, 0.125)
+        made = Attribution(
+            values, STANDARD_LEADS, ecg.rate, *names, ("lead", "beat", "wave"), is_for_label=True
+        )
+        return made, shares_of(made, ecg)
+
+    attributions = explain_examples(examples, [record] * len(examples), explain)
+    firsts = list({entry["kind"]: entry for entry in examples[::-1]}.values())[::-1]
+    assert [entry["kind"] for entry in firsts] == ["missed", "false alarm", "hit"]
+    assert asked == [entry["label"] for entry in firsts]
+    assert list(attributions) == [firsts[0]["row"], firsts[2]["row"]]
+    reason = firsts[1]["not_explained"]
+    assert reason.partition("(")[0].strip() == "no <captum>"
+    assert "install it" in reason
+    explanation = firsts[0]["explanation"]
+    assert explanation["by_lead"]["V2"] == pytest.approx(1)
+    assert explanation["completeness_error"] == 0.125
+    assert sum("explanation" in entry for entry in examples) == 2
 
 
 def test_records_with_errors_are_drawn_once_up_to_a_limit(

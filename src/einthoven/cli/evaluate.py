@@ -222,8 +222,12 @@ def report(
     """Write one self-contained HTML page: tables, differences, curves, examples and wrong calls.
 
     Beside it, a .json file has its numbers, and a .errors.csv file all wrong calls of the main run.
+
+    With --cohort, example ECGs are drawn; with the extra `explain`, three have colours that show
+    what speaks for and against the label.
     """
     from einthoven.cli.paths import full_cohort
+    from einthoven.experiment.explanation import explainer
     from einthoven.report.page import write_report
 
     source = full_cohort(cohort, labels=()) if cohort else None  # only its paths are used
@@ -236,6 +240,7 @@ def report(
             resamples=resamples,
             prevalence=_shares(prevalence or []),
             options=["--cohort", str(cohort)] if cohort else (),
+            explain=explainer(runs[0]) if cohort else None,
         )
     echo(f"Report: {page}")
 

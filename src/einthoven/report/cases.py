@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from einthoven.cohorts.cohort import Cohort
-from einthoven.errors import CohortError, RecordError
+from einthoven.errors import CohortError, EvaluationError, PreparationError, RecordError
 from einthoven.evaluate.reliability import calibrated, is_recalibrated
 from einthoven.files import CONFIG_FILE, Json, read_json, replacing
 from einthoven.predictions import Calibration, Predictions
@@ -25,6 +26,9 @@ from einthoven.records import read_record
 from einthoven.records.quality import findings, warnings
 from einthoven.records.record import Record
 from einthoven.report.format import without_folder
+
+if TYPE_CHECKING:
+    from einthoven.explain import Attribution, Shares
 
 EXAMPLES = 2
 """Example ECGs of each kind."""
@@ -37,6 +41,8 @@ _MARGIN = 1e-9  # probabilities and thresholds of 0 and 1 have no logit
 
 Reader = Callable[[int], Record | None]
 """Function from a row of a table to its record; None where it cannot be read."""
+Explain = Callable[[Record, str], "tuple[Attribution, Shares]"]
+"""Function from a record and a label to the attribution of the label, and its shares."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,8 +164,40 @@ def examples_of(calls: Calls, read: Reader) -> list[tuple[Json, Record]]:
             if row not in examples and (record := read(row)) is not None:
                 title = f"{kind.capitalize()}: {calls.table.labels[column]}"
                 labels = [calls.describe(row, place) for place in _columns(calls, row)]
-                examples[row] = example(record, title, calls.names(row), labels), record
+                entry = example(record, title, calls.names(row), labels)
+                entry |= {"kind": kind, "label": calls.table.labels[column]}
+                examples[row] = entry, record
     return list(examples.values())
+
+
+def explain_examples(
+    examples: Sequence[Json], records: Sequence[Record], explain: Explain
+) -> dict[int, Attribution]:
+    """Explain the first example of each kind, and return the attributions by row.
+
+    An example gets `explanation`, or `not_explained` with the reason.
+    """
+    attributions: dict[int, Attribution] = {}
+    kinds: set[str] = set()
+    for entry, record in zip(examples, records, strict=False):  # records of the gallery follow
+        if entry["kind"] in kinds:
+            continue
+        kinds.add(entry["kind"])
+        try:
+            attribution, shares = explain(record, entry["label"])
+        except (EvaluationError, PreparationError) as error:
+            entry["not_explained"] = f"{error.problem} ({error.remedy})"
+            continue
+        attributions[entry["row"]] = attribution
+        entry["explanation"] = {
+            "label": entry["label"],
+            "method": attribution.method,
+            "words": shares.in_words(),
+            "against": shares.against,
+            "by_lead": shares.by_lead,
+            "completeness_error": attribution.completeness_error,
+        }
+    return attributions
 
 
 def example(record: Record, title: str, names: Json, labels: Sequence[Json]) -> Json:

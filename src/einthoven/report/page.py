@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from itertools import count as counter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -19,13 +19,13 @@ from einthoven.files import RUN_FILE, Json, read_json, replacing, write_json, wr
 from einthoven.records.record import Record
 from einthoven.report import format as form
 from einthoven.report import measures, tables
-from einthoven.report.cases import CLASS_COLUMNS, write_errors
+from einthoven.report.cases import CLASS_COLUMNS, Explain, explain_examples, write_errors
 from einthoven.report.checklists import CHECKLISTS
 from einthoven.report.clinical import clinical_tables
 from einthoven.report.coverage import coverage_tables
 from einthoven.report.data import pretraining_data, report_data
 from einthoven.report.description import flat, text
-from einthoven.report.ecg import ecg_paper, prepared_figure
+from einthoven.report.ecg import AGAINST, FOR, ecg_paper, prepared_figure
 from einthoven.report.figures import (
     PANELS,
     curves,
@@ -37,6 +37,9 @@ from einthoven.report.figures import (
 from einthoven.report.format import without_folder
 from einthoven.report.overview import Overview, overview
 from einthoven.report.panels import label_panels, macro_panels
+
+if TYPE_CHECKING:
+    from einthoven.explain import Attribution
 
 MOST_ERRORS = 200  # wrong calls on the page and in its JSON; the others are in the CSV file only
 PICTURES = (".html", ".png", ".svg")
@@ -66,6 +69,7 @@ def write_report(
     resamples: int = 1000,
     prevalence: Mapping[str, float] | None = None,
     options: Sequence[str] = (),
+    explain: Explain | None = None,
 ) -> Path:
     """Write one HTML page about finished runs, and its numbers as JSON beside it.
 
@@ -89,6 +93,9 @@ def write_report(
         Prevalence by label, for predictive values elsewhere than in the test records.
     options : sequence of str
         Further options of the command that the page states, such as `--cohort` and its path.
+    explain : callable, optional
+        Attributes a label of an example to its samples (`experiment.explanation.explainer`); one
+        missed label, one false alarm and one hit are explained.
 
     Raises
     ------
@@ -129,7 +136,9 @@ def write_report(
             write_errors(page.with_name(wrong["file"]), wrong["errors"], CLASS_COLUMNS)
             wrong["errors"] = wrong["errors"][:MOST_ERRORS]
         is_numeric = "agreement" in data["runs"][0]["score"]
-        html = _value_page(data) if is_numeric else build_page(data, records)
+        examples = data.get("examples", ())
+        attributions = explain_examples(examples, records, explain) if explain else {}
+        html = _value_page(data) if is_numeric else build_page(data, records, attributions)
     write_text(page, html)
     write_json(page.with_suffix(".json"), data)
     return page
@@ -156,11 +165,16 @@ def _options(resamples: int, prevalence: Mapping[str, float], options: Sequence[
     return [*changes, *map(without_folder, options)]
 
 
-def build_page(data: Json, records: Sequence[Record] = ()) -> str:
+def build_page(
+    data: Json,
+    records: Sequence[Record] = (),
+    attributions: Mapping[int, Attribution] | None = None,
+) -> str:
     """Render a report as one HTML page without scripts, fonts or requests to the network.
 
     Every number on the page is a `<data>` element, whose value has full precision and is in `data`;
-    `records` are the ECGs of `data["examples"]` and `data["gallery"]["drawn"]` (`report_data`).
+    `records` are the ECGs of `data["examples"]` and `data["gallery"]["drawn"]` (`report_data`),
+    `attributions` are drawn as colour under the examples, by row (`explain_examples`).
     """
     first, gallery = data["runs"][0], data["gallery"]
     ecgs = [*data["examples"], *(gallery["drawn"] if gallery else ())]
@@ -215,6 +229,8 @@ def build_page(data: Json, records: Sequence[Record] = ()) -> str:
         policy_table=tables.policy_table(policy) if policy else None,
         gallery=gallery,
         anchors=anchors,
+        attributions=attributions or {},
+        colours={"for": FOR, "against": AGAINST},
         sheets=dict(zip(anchors, records, strict=True)),
         errors_table=tables.errors_table(gallery, anchors) if gallery else None,
         wrong_classes_table=tables.wrong_classes_table(data["wrong_classes"]["errors"])
