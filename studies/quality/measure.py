@@ -103,6 +103,15 @@ def held(x: Signal, second: int) -> Signal:
     return x
 
 
+def held_in_parts(seconds: float, times: int, rows: slice = slice(None)) -> Fault:
+    def fault(x: Signal, second: int) -> Signal:
+        for start in np.linspace(0, x.shape[1] - seconds * second, times).astype(int):
+            x[rows, start : start + round(seconds * second)] = x[rows, start : start + 1]
+        return x
+
+    return fault
+
+
 def lead_off(x: Signal, second: int) -> Signal:
     x[7, 3 * second : 6 * second] = 0
     return x
@@ -144,6 +153,16 @@ def nearly_copied(x: Signal, second: int) -> Signal:
     return x
 
 
+def multiple(row: int, of: int, factor: float) -> Fault:
+    """A lead that is a multiple of another, rounded to 1 uV."""
+
+    def fault(x: Signal, second: int) -> Signal:
+        x[row] = np.round(factor * x[of], 3)
+        return x
+
+    return fault
+
+
 def same_lead(x: Signal, second: int) -> Signal:
     return np.repeat(x[1:2], len(x), axis=0)
 
@@ -167,6 +186,9 @@ FAULTS: dict[str, tuple[str, Fault, tuple[str, ...]]] = {
     "last value held for 3 s": ("no-signal", held, ()),
     "second half noise of 5 uV": ("no-signal", noise_instead(5, 10), ()),
     "noise of 20 uV for 3 s": ("no-signal", noise_instead(4, 7, size=0.02), ()),
+    "values held for 0.48 s, 10 times": ("no-signal", held_in_parts(0.48, 10), ()),
+    "values held for 0.1 s, 8 times": ("no-signal", held_in_parts(0.1, 8), ()),
+    "V2 held for 0.4 s, 4 times": ("lead-off", held_in_parts(0.4, 4, slice(7, 8)), ("V2",)),
     "V2 at zero for 3 s": ("lead-off", lead_off, ()),
     "V2 half noise of 5 uV": ("lead-off", noise_instead(5, 10, slice(7, 8)), ("V2",)),
     "V2 nothing but noise of 5 uV": ("lead-off", noise_instead(0, 10, slice(7, 8)), ("V2",)),
@@ -190,6 +212,8 @@ FAULTS: dict[str, tuple[str, Fault, tuple[str, ...]]] = {
     "III inverted": ("limb-leads", inverted("III"), ("III",)),
     "the same lead twelve times": ("identical-leads", same_lead, ()),
     "V3 a copy of V2 with noise of 1 uV": ("identical-leads", nearly_copied, ("V2", "V3")),
+    "V2 1.3 times V1": ("identical-leads", multiple(7, 6, 1.3), ("V1", "V2")),
+    "V5 0.8 times V4": ("identical-leads", multiple(10, 9, 0.8), ("V4", "V5")),
     "right and left arm": ("electrodes", electrodes_exchanged("LA", "RA", "LL"), ()),
     "right arm and left leg": ("electrodes", electrodes_exchanged("LL", "LA", "RA"), ()),
     "left arm and left leg": ("electrodes", electrodes_exchanged("RA", "LL", "LA"), ()),

@@ -128,6 +128,17 @@ def loose(x: np.ndarray, second: int) -> None:
     x[7, : 3 * second] = 0.1
 
 
+def held(part: float, times: int, rows: slice = slice(None)) -> Callable[[np.ndarray, int], None]:
+    """Values held for a part of a second, again and again."""
+
+    def change(x: np.ndarray, second: int) -> None:
+        length, step = round(part * second), x.shape[1] // times
+        for start in range(step - length, x.shape[1], step):
+            x[rows, start : start + length] = x[rows, start : start + 1]
+
+    return change
+
+
 def flat(x: np.ndarray, second: int) -> None:
     x[[7, 8]] = 0.1
 
@@ -167,6 +178,10 @@ def zeroed_at_once(x: np.ndarray, second: int) -> None:
 
 def nearly_copied(x: np.ndarray, second: int) -> None:
     x[8] = x[7] + _noise(x.shape[1], 0.001)
+
+
+def multiple(x: np.ndarray, second: int) -> None:
+    x[10] = np.round(-0.7 * x[8], 3)
 
 
 def _noise(shape: int | tuple[int, ...], size: float) -> np.ndarray:
@@ -220,12 +235,16 @@ def noisy(x: np.ndarray, second: int) -> None:
         (padded_ends, "no-signal", "unusable", ()),
         (a_second, "no-signal", "doubt", ()),
         (loose, "lead-off", "doubt", ("V2",)),
+        (held(0.48, 10), "no-signal", "unusable", ()),
+        (held(0.1, 8), "no-signal", "doubt", ()),
+        (held(0.4, 3, slice(7, 8)), "lead-off", "doubt", ("V2",)),
         (flat, "flat", "doubt", ("V2", "V3")),
         (all_flat, "flat", "unusable", STANDARD_LEADS),
         (noise_for(5), "no-signal", "unusable", ()),
         (noise_for(2), "no-signal", "doubt", ()),
         (quiet_lead, "lead-off", "doubt", ("V2",)),
         (nearly_copied, "identical-leads", "doubt", ("V2", "V3")),
+        (multiple, "identical-leads", "doubt", ("V3", "V5")),
         (rail, "clipping", "doubt", ("V4",)),
         (copied, "identical-leads", "unusable", ("V4", "V5")),
         (volts, "unit", "unusable", ()),

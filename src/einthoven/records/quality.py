@@ -37,13 +37,17 @@ _COHORT = 16  # records from which on the closer limits hold
 _BEYOND = 5.0  # mV from a lead's median
 _OFFSET = 0.3  # mV; 148 of PTB-XL's 21,799 records have a lead whose median is further from zero
 _RESOLUTION = 0.0011  # mV; smaller steps are no signal
-_NO_SIGNAL, _LEAD_OFF = 0.5, 1.0  # s without a step in all leads, and in a single one
+_NO_SIGNAL, _LEAD_OFF = 0.5, 1.0  # s without a step in all leads, and in a single one, at once or
+# in 10 s added up, of stretches from so many seconds on; PTB-XL has up to 0.12 and 0.52 s
+_NO_SIGNAL_PART, _LEAD_OFF_PART = 0.05, 0.3
 _NO_SIGNAL_SHARE = 0.25  # of the recording, from which on it is unusable
 _QUIET = 2.0  # s; standard deviations of noise over so long, mV, in all leads and in a single one,
 _QUIET_MV, _QUIET_LEAD_MV = 0.06, 0.012  # and
 _QUIET_SHARE = 0.3  # of the largest: none of PTB-XL's folds 1 to 8 has less in all leads
 _UNRELATED_LEAD = 0.045  # share of a lead's variance that the others explain; 0.2 in a noisy lead
-_SAME_MV = 0.004  # standard deviation of a difference; the least in PTB-XL is 0.006
+# Standard deviation of a lead's difference from the nearest multiple of another, mV, and its share
+# of the lead's own; the least in PTB-XL are 0.006 and 0.019, but not in the same record.
+_SAME_MV, _SAME_SHARE = 0.004, 0.05
 _LOST = 3  # zeros, or 6 ms, from which on 0.05 mV on both sides make a dropout; below, 0.1 mV
 _FAR, _FAR_LONG = 0.1, 0.05  # of the same sign
 _FINE = 0.005  # mV, a resolution up to which PTB-XL has no more than 5 such in a lead, 10 in all
@@ -93,7 +97,7 @@ def findings(record: Record) -> tuple[Finding, ...]:
     if amplitude is not None:
         results += _amplitude(amplitude)
         if amplitude.unit == "mV":  # in another unit, the limits in mV are without meaning
-            results += _stretches(record, x)
+            results += _stretches(record, x, in_parts=amplitude.is_plausible)
         if amplitude.is_plausible:
             results += [*_dropouts(record), *_clipping(record), *_artefacts(record, amplitude)]
     if not any(finding.name in _LEADS_UNLIKE_NAMES for finding in results):
@@ -138,17 +142,20 @@ def _flat(record: Record) -> Iterator[Finding]:
         yield _of_leads("flat", level, record, rows, "constant throughout")
 
 
-def _stretches(record: Record, independent: NDArray[np.float64] | None) -> Iterator[Finding]:
+def _stretches(
+    record: Record, independent: NDArray[np.float64] | None, *, in_parts: bool
+) -> Iterator[Finding]:
     """Stretches without a signal or beats, of leads that have them: loose electrodes, or padding.
 
-    `independent` is the result of `independent_leads`.
+    `independent` is the result of `independent_leads`; `in_parts` adds short stretches up, which a
+    recording of too small values has between its beats.
     """
+    parts = (_NO_SIGNAL_PART, _LEAD_OFF_PART) if in_parts else (_NO_SIGNAL, _LEAD_OFF)
     whole = _rows(record, flat_leads(record))
     still = np.abs(np.diff(record.signal, axis=1)) <= _RESOLUTION
     common = np.asarray(still[~whole].all(axis=0))
-    stretches = _runs(common, _NO_SIGNAL * record.rate)
-    # A stretch has one sample more than steps.
-    constant = sum(stop - start + 1 for start, stop in stretches) / record.rate
+    stretches = _constant(common, record, _NO_SIGNAL, parts[0])
+    constant = _total(stretches) / record.rate
     quiet = _quiet_seconds(record)
     if lost := max(constant, quiet.common):
         is_large = lost >= _NO_SIGNAL_SHARE * record.duration
@@ -160,20 +167,40 @@ def _stretches(record: Record, independent: NDArray[np.float64] | None) -> Itera
         )
     for start, stop in stretches:
         still[:, start:stop] = False
-    longest = np.zeros(len(still))
-    width = still.shape[1] + 1
-    for start, stop in _runs(np.pad(still, ((0, 0), (0, 1))).ravel(), _LEAD_OFF * record.rate):
-        longest[start // width] = max(longest[start // width], stop - start)
-    off = (longest > 0) & ~whole
+    still[whole] = False
+    seconds = np.array(
+        [_total(_constant(row, record, _LEAD_OFF, parts[1])) / record.rate for row in still]
+    )
+    off = seconds > 0
     unrelated = _rows(record, _unrelated(independent)) & ~off
     without = (quiet.single > 0) & ~off & ~unrelated
     for rows, text in (
-        (off, f"constant for up to {longest[off].max(initial=0) / record.rate:.3g} s"),
+        (off, f"constant for up to {seconds.max():.3g} s"),
         (unrelated, "nothing of the other leads' beats"),
         (without, f"without beats for up to {quiet.single.max():.3g} s"),
     ):
         if rows.any():
             yield _of_leads("lead-off", "doubt", record, rows, text)
+
+
+def _constant(
+    still: NDArray[np.bool_], record: Record, seconds: float, part: float
+) -> list[tuple[int, int]]:
+    """Beginning and end of the runs of steps without a change that matter.
+
+    They are those of `seconds` or longer; or of `part` or longer, if they add up to `seconds` in
+    ten seconds of the recording.
+    """
+    runs = _runs(still, part * record.rate)
+    least = seconds * record.rate
+    if _total(runs) >= least * max(1.0, record.duration / 10):
+        return runs
+    return [(start, stop) for start, stop in runs if stop - start >= least]
+
+
+def _total(runs: Iterable[tuple[int, int]]) -> int:
+    """Samples of runs of steps, each of which has one sample more than steps."""
+    return sum(stop - start + 1 for start, stop in runs)
 
 
 @dataclass(frozen=True)
@@ -254,7 +281,7 @@ def _runs(mask: NDArray[np.bool_], least: float) -> list[tuple[int, int]]:
 
 
 def _identical(record: Record, independent: NDArray[np.float64] | None) -> Iterator[Finding]:
-    """Leads with the same samples, or the same but for noise if all independent leads are there."""
+    """Leads with the same samples; with all independent leads, also multiples but for noise."""
     leads, x = _varying(record)
     rows = [row.tobytes() for row in x]
     repeated = tuple(lead for lead, row in zip(leads, rows, strict=True) if rows.count(row) > 1)
@@ -262,19 +289,23 @@ def _identical(record: Record, independent: NDArray[np.float64] | None) -> Itera
         text = f"{' '.join(repeated)} hold the same samples"
         yield Finding("identical-leads", "unusable", text, repeated)
     elif independent is not None and (copies := _copies(independent)):
-        text = f"{' '.join(copies)} differ by less than {_SAME_MV * 1000:g} uV, as copies do"
+        text = (
+            f"{' '.join(copies)} differ from a multiple of another by less than "
+            f"{_SAME_MV * 1000:g} uV, as copies do"
+        )
         yield Finding("identical-leads", "doubt", text, copies)
 
 
 def _copies(x: NDArray[np.float64]) -> tuple[str, ...]:
-    """Leads that are another lead with noise; `x` is the result of `independent_leads`."""
+    """Leads that are a multiple of another, with noise; `x` is that of `independent_leads`."""
     x = x - x.mean(axis=1, keepdims=True)
     gram = x @ x.T / x.shape[1]
     sizes = np.diag(gram)
-    same = (sizes[:, None] + sizes - 2 * gram < _SAME_MV**2) & (sizes > _SAME_MV**2)
-    same[:2, :2] = False  # I and II are the same if III has no signal
+    remainder = sizes - gram**2 / np.maximum(sizes, _SAME_MV**2)[:, None]  # of a column's lead
+    same = remainder < np.minimum(_SAME_MV**2, _SAME_SHARE**2 * sizes)
+    same[:2, :2] = False  # I and II are multiples if a limb lead has no signal
     np.fill_diagonal(same, False)
-    return tuple(compress(LEADS, same.any(axis=1)))
+    return tuple(compress(LEADS, (same | same.T).any(axis=1)))
 
 
 def _limb_leads(record: Record) -> Iterator[Finding]:
