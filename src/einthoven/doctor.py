@@ -266,9 +266,10 @@ def _duplicates(store: Store) -> Iterator[str]:
     """Name recordings that the store holds under several names."""
     import pandas as pd
 
-    from einthoven.stages.leakage import signal_fingerprints
+    from einthoven.stages.leakage import compared_leads, signal_fingerprints
 
-    fingerprints = pd.Series(signal_fingerprints(store, np.arange(len(store)), store.leads))
+    leads = compared_leads(store.leads)
+    fingerprints = pd.Series(signal_fingerprints(store, np.arange(len(store)), leads))
     repeated = fingerprints[fingerprints.duplicated(keep=False) & (fingerprints != 0)]
     repeated = repeated.sort_values(kind="stable")
     if len(repeated):

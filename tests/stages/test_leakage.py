@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
+from einthoven import read_record
 from einthoven.cohorts import SPLITS, Cohort, open_cohort
 from einthoven.cohorts.cohort import CohortWarning
 from einthoven.errors import CohortError
 from einthoven.experiment.run import model_of
 from einthoven.files import read_json, read_metadata, write_tensors
 from einthoven.models import load_model, save_model
+from einthoven.records.wfdb import write_wfdb
 from einthoven.signals.pack import pack
 from einthoven.signals.store import Store
 from einthoven.stages.leakage import (
@@ -32,6 +35,7 @@ from einthoven.stages.leakage import (
     check_evaluation_records,
     check_initial_weights,
     check_pretraining_records,
+    compared_leads,
     compared_records,
     find_leakage,
     joined_duplicates,
@@ -139,6 +143,37 @@ def test_equal_recordings_of_different_patients_count_as_one_patient(
     check_duplicates((joined, store))
 
 
+def test_a_copy_with_eight_leads_is_the_same_recording(synthetic: Cohort, tmp_path: Path) -> None:
+    """The limb leads that it leaves out are computed, and rounded otherwise."""
+    path = synthetic.root / synthetic.table["path"].iloc[0]
+    record = read_record(path)
+    write_wfdb(tmp_path / "whole", record.signal, rate=record.rate, leads=record.leads)
+    eight = record.select(compared_leads(record.leads))
+    write_wfdb(tmp_path / "eight", eight.signal, rate=eight.rate, leads=eight.leads)
+    write_wfdb(tmp_path / "other", 2 * eight.signal, rate=eight.rate, leads=eight.leads)
+    names = ["whole", "eight", "other"]
+    frame = pd.DataFrame(
+        {
+            "path": [f"{name}.hea" for name in names],
+            "record": names,
+            "patient": names,
+            "split": ["train", "test", "test"],
+            "AF": [0, 1, 0],
+        }
+    )
+    cohort = open_cohort(frame, root=tmp_path)
+    member = cohort, pack(cohort, tmp_path / "store", workers=1)
+    with pytest.raises(CohortError, match="'whole'"):
+        check_duplicates(member)
+    with pytest.warns(CohortWarning, match="'whole' and 'eight'"):
+        joined = joined_duplicates((replace(cohort, has_splits=False), member[1]))
+    assert joined.patients().tolist() == ["whole", "whole", "other"]
+    narrow = pack(cohort, tmp_path / "narrow", leads=eight.leads, workers=1)
+    leakage = find_leakage(training_fingerprints(member), (cohort, narrow))
+    assert leakage is not None
+    assert leakage.ways["signal"] == ("eight",)
+
+
 # ---------------------------------------------------------------------- fingerprints
 
 
@@ -188,7 +223,7 @@ def test_training_fingerprints_use_the_leads_of_the_initial_weights(
     labelled: PackedCohort, tmp_path: Path
 ) -> None:
     for part, split in zip(training_fingerprints(labelled), ("train", "validation"), strict=True):
-        expected = Fingerprints.of(labelled, sorted(labelled[1].leads), split=split)
+        expected = Fingerprints.of(labelled, compared_leads(labelled[1].leads), split=split)
         assert np.array_equal(part.signals, expected.signals)
     file = tmp_path / "model"
     metadata = write_fingerprints(tmp_path, [Fingerprints.of(labelled, ("II", "V5"))])
@@ -223,7 +258,7 @@ def test_fingerprints_in_an_encoder_are_small_and_exact(
     assert len(table["signals"]) == 58 * 8
     assert table["patients"] == ""  # patients of own tables stay in the run folder
     (part,) = read_fingerprints(file)
-    fresh = Fingerprints.of(labelled, sorted(labelled[1].leads))
+    fresh = Fingerprints.of(labelled, compared_leads(labelled[1].leads))
     assert part.use == "pretraining"
     assert np.array_equal(part.signals, fresh.signals)
     assert np.array_equal(part.own_patients, fresh.own_patients)

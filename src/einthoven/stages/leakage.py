@@ -46,6 +46,7 @@ WAYS = ("signal", "record_id", "patient")
 BITS = 48
 """Bits of a fingerprint; two million recordings against ten thousand have a chance below 1e-4 of
 a false alarm."""
+_MEASURED = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 _BATCH = 256
 _SHOWN = 3  # records of a group, in a message
 _PUBLIC, _PRIVATE = ("signals", "patients"), ("signals", "patients", "own_patients")
@@ -163,6 +164,16 @@ def merge(parts: Iterable[Fingerprints]) -> list[Fingerprints]:
     return list(merged.values())
 
 
+def compared_leads(leads: Iterable[str]) -> tuple[str, ...]:
+    """Leads that identify a recording: I, II and V1 to V6 if all are there, otherwise all, sorted.
+
+    The other limb leads follow from I and II. Where a file leaves them out they are computed, and
+    differ by rounding from those that another copy of the recording states.
+    """
+    names = set(leads)
+    return tuple(sorted(_MEASURED if names.issuperset(_MEASURED) else names))
+
+
 def signal_fingerprints(store: Store, rows: NDArray[np.intp], leads: Sequence[str]) -> Numbers:
     """Fingerprint of the content of each record: its rate, and int16 microvolts of some leads.
 
@@ -231,7 +242,7 @@ def training_fingerprints(
     usable = cohort.select(store.without_quarantined(cohort.ids())), store
     before = read_fingerprints(weights) if weights is not None else []
     shared = (part.leads for part in before if set(part.leads) <= set(store.leads))
-    leads = next(shared, tuple(sorted(store.leads)))
+    leads = next(shared, compared_leads(store.leads))
     splits = {"training": "train", "validation": "validation"}
     now = [Fingerprints.of(usable, leads, split=split, use=use) for use, split in splits.items()]
     return merge([*before, *now])
@@ -397,7 +408,7 @@ def joined_duplicates(member: PackedCohort) -> Cohort:
     if cohort.has_splits:
         return cohort
     table = cohort.table[["patient", "split"]].astype(str)
-    table["signal"] = _signals(member, cohort.ids(), store.leads)
+    table["signal"] = _signals(member, cohort.ids(), compared_leads(store.leads))
     table["joint"] = _joint_patients(table)
     changed = table["joint"] != table["patient"]
     if not changed.any():
@@ -408,7 +419,7 @@ def joined_duplicates(member: PackedCohort) -> Cohort:
     joint = table.loc[changed, "joint"]
     first = table[table["joint"] == joint.iloc[0]].index[:_SHOWN]
     warnings.warn(
-        f"{cohort.name}: recordings of different patients are equal in every sample, such as "
+        f"{cohort.name}: recordings of different patients have equal measured leads, such as "
         f"{' and '.join(map(repr, first))}; each such group ({joint.nunique()} in all) counts as "
         "one patient, in one split",
         CohortWarning,
@@ -443,7 +454,7 @@ def check_duplicates(member: PackedCohort, *, allow: bool = False) -> None:
     cohort, store = member
     ids = cohort.ids()
     table = pd.DataFrame({"split": cohort.table["split"].to_numpy()}, index=pd.Index(ids))
-    table["signal"] = signal_fingerprints(store, store.rows(ids), store.leads)
+    table["signal"] = signal_fingerprints(store, store.rows(ids), compared_leads(store.leads))
     table = table[table["signal"] != 0]
     repeated = table[table.groupby("signal")["split"].transform("nunique") > 1]
     if repeated.empty:
@@ -452,7 +463,7 @@ def check_duplicates(member: PackedCohort, *, allow: bool = False) -> None:
     examples = " and ".join(f"{name!r} ({split})" for name, split in first.items())
     message = (
         f"{cohort.name}: {repeated['signal'].nunique()} recordings are in more than one split, "
-        f"such as {examples}, which are equal in every sample"
+        f"such as {examples}, whose measured leads are equal"
     )
     if not allow:
         old = (cohort.name, cohort.version) == ("ptb-xl", "1.0.1")
@@ -476,12 +487,14 @@ def _allowed(weights: str | Path) -> list[Json]:
     return allowed
 
 
-def _common_leads(members: Sequence[PackedCohort], protected: Sequence[PackedCohort]) -> list[str]:
-    """Leads that all stores have; those of the members if a protected store shares none."""
+def _common_leads(
+    members: Sequence[PackedCohort], protected: Sequence[PackedCohort]
+) -> tuple[str, ...]:
+    """Compared leads that all stores have; those of the members if a protected one shares none."""
     common = set.intersection(*(set(store.leads) for _, store in members))
     for _, store in protected:
         common = common & set(store.leads) or common
-    return sorted(common)
+    return compared_leads(common)
 
 
 def _signals(member: PackedCohort, ids: NDArray[np.str_], leads: Sequence[str]) -> Numbers:
