@@ -17,6 +17,7 @@ from einthoven.cohorts import open_cohort
 from einthoven.cohorts.cohort import CohortWarning
 from einthoven.cohorts.convert import convert
 from einthoven.errors import CohortError
+from einthoven.files import lock_for, locked
 from einthoven.records import read_record
 from einthoven.records.formats import suffixes
 from einthoven.records.wfdb import write_wfdb
@@ -259,6 +260,21 @@ def test_a_rate_that_only_some_formats_allow(rate: int, tmp_path: Path) -> None:
     assert refused["record"].tolist() == [str(tmp_path / "a.hea")]
     assert convert([tmp_path / "a.hea"], tmp_path / "o", to="wfdb").converted == 1
     assert not (tmp_path / "o.refused.csv").exists()
+
+
+def test_a_place_of_another_conversion_is_refused(export: Path, tmp_path: Path) -> None:
+    staging = tmp_path / ".o.partial"
+    staging.mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    arguments: dict[str, Any] = {"to": "wfdb", "anonymise": True, "mapping": tmp_path / "map.csv"}
+    for taken in ("o", "map.csv"):
+        with locked(lock_for(tmp_path / taken)):
+            for place in (tmp_path, tmp_path / "link"):
+                with pytest.raises(CohortError, match=taken):
+                    convert([export], place / "o", **arguments)
+            assert staging.is_dir()
+    convert([export], tmp_path / "o", **arguments)
+    assert not staging.exists()
 
 
 def test_places_that_are_refused(cli: Cli, export: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from einthoven.cohorts.cohort import CohortWarning
 from einthoven.cohorts.statements import known_codes
 from einthoven.cohorts.table import ages_of
 from einthoven.errors import CohortError, RecordError
-from einthoven.files import read_table, replacing, write_text
+from einthoven.files import lock_for, locked, read_table, replacing, write_text
 from einthoven.progress import Progress
 from einthoven.records import Record, read_record
 from einthoven.records.anonymise import ABOVE_89, age_without_identity, anonymised, codes_of
@@ -132,10 +133,32 @@ def convert(
     Raises
     ------
     CohortError
-        If a source or a place is not suitable, or no record can be converted.
+        If a source or a place is not suitable, another process converts to the same place, or no
+        record can be converted.
     """
     folder = Path(os.path.abspath(out))
-    _check(sources, folder, to, anonymise, mapping)
+    with ExitStack() as stack:
+        places = [folder] if mapping is None else [folder, Path(mapping)]
+        for place in dict.fromkeys(place.resolve() for place in places):
+            if not stack.enter_context(locked(lock_for(place), wait=False)):
+                raise CohortError(
+                    f"another process is converting to {place}",
+                    remedy="let it finish, or choose another place",
+                )
+        _check(sources, folder, to, anonymise, mapping)
+        result = _convert(sources, folder, to, anonymise, mapping, progress)
+    return result._replace(folder=Path(out))
+
+
+def _convert(
+    sources: Sequence[str | Path],
+    folder: Path,
+    to: str,
+    anonymise: bool,
+    mapping: str | Path | None,
+    progress: Progress | None,
+) -> Conversion:
+    """Fill the folder, of which this process holds the lock."""
     items = _items([Path(source) for source in sources])
     if anonymise:
         secrets.SystemRandom().shuffle(items)
@@ -146,7 +169,7 @@ def convert(
     try:
         result, tables = _converted(items, names, staging, to, anonymise, progress)
         refused_file = folder.with_name(f"{folder.name}.refused.csv")
-        result = result._replace(folder=Path(out), refused_file=refused_file)
+        result = result._replace(refused_file=refused_file)
         refused_file.unlink(missing_ok=True)  # of an earlier conversion
         _write_table(refused_file, tables["refused"])
         if not result.converted:
@@ -364,7 +387,7 @@ def _converted(
             f"{', ...' * (len(names_of_none) > _SHOWN)}): each counts as a patient. Records of one "
             "patient may then be in several splits",
             CohortWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     tables = {"ecgs": ecgs, "refused": refused, "mapping": mapping}
     result = Conversion(
