@@ -258,11 +258,57 @@ def test_nothing_but_padding() -> None:
         padded(np.zeros((500, 3), int), 0)
 
 
-def test_disconnected_channels_are_invalid() -> None:
+@pytest.mark.parametrize(
+    "status", ["DISCONNECTED", "INVALID", "TEST DATA", "UNCALIBRATED", ["OK", "DISCONNECTED"]]
+)
+def test_channels_without_voltages_of_a_patient(status: str | list[str]) -> None:
     leads = limb_leads()
-    leads[1].ChannelStatus = "DISCONNECTED"
-    signal = read(group(counts(), leads)).signal
-    np.testing.assert_array_equal(np.isnan(signal).all(axis=1), [False, True, False])
+    leads[1].ChannelStatus = status
+    record = read(group(counts(), leads))
+    np.testing.assert_array_equal(np.isnan(record.signal).all(axis=1), [False, True, False])
+    assert record.leads[1] in record.metadata["left_out"]
+    for lead in leads:
+        lead.ChannelStatus = status
+    refuse("Channel Status", group(counts(), leads))
+
+
+@pytest.mark.parametrize(
+    ("elements", "shift"),
+    [
+        ({"ChannelSampleSkew": "50"}, 50),
+        ({"ChannelSampleSkew": None, "ChannelTimeSkew": "0.1"}, 50),
+        ({"ChannelOffset": "0.02"}, 10),
+        ({"ChannelSampleSkew": "-5", "ChannelOffset": "0.02"}, 5),
+        ({"ChannelSampleSkew": "0.3"}, 0),
+    ],
+)
+def test_channels_that_begin_later_are_shifted(elements: dict[str, Any], shift: int) -> None:
+    leads, samples = limb_leads(), counts()
+    plain = read(group(samples, limb_leads())).signal
+    for name, value in elements.items():
+        setattr(leads[2], name, value)
+    signal = read(group(samples, leads)).signal
+    count = plain.shape[1]
+    assert signal.shape[1] == count + shift
+    np.testing.assert_array_equal(signal[:2, :count], plain[:2])
+    np.testing.assert_array_equal(signal[2, shift:], plain[2])
+    assert np.isnan(signal[2, :shift]).all()
+
+
+@pytest.mark.parametrize(
+    "elements",
+    [
+        {"ChannelSampleSkew": "10.5"},
+        {"ChannelSampleSkew": "1500"},
+        {"ChannelOffset": "0.0033"},
+        {"ChannelSampleSkew": "0", "ChannelTimeSkew": "0.1"},
+    ],
+)
+def test_skews_that_cannot_be_followed(elements: dict[str, str]) -> None:
+    leads = limb_leads()
+    for name, value in elements.items():
+        setattr(leads[2], name, value)
+    refuse("Skew", group(counts(), leads))
 
 
 # ---------------------------------------------------------------------- leads

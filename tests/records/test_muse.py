@@ -122,6 +122,20 @@ def test_a_lead_without_checksum_is_read() -> None:
     assert read(muse(COUNTS, rhythm=without)).leads == (*EIGHT, *DERIVED)
 
 
+def test_leads_that_are_off() -> None:
+    rhythm = RHYTHM.replace("<LeadID>II<", "<LeadOff>TRUE</LeadOff><LeadID>II<")
+    record = read(muse(COUNTS, rhythm=rhythm))
+    off = [
+        lead for lead, row in zip(record.leads, record.signal, strict=True) if np.isnan(row).all()
+    ]
+    assert off == ["II", *DERIVED]
+    assert "II" in record.metadata["left_out"]
+    every = RHYTHM.replace("<LeadID>", "<LeadOff>TRUE</LeadOff><LeadID>")
+    assert refusal(muse(COUNTS, rhythm=every)).field == "LeadOff"
+    none = RHYTHM.replace("<LeadID>", "<LeadOff>FALSE</LeadOff><LeadID>")
+    assert "left_out" not in read(muse(COUNTS, rhythm=none)).metadata
+
+
 # ------------------------------------------------------------------ metadata
 
 

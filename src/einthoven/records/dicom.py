@@ -38,7 +38,8 @@ _TYPES = {"SB": "i1", "UB": "u1", "SS": "i2", "US": "u2", "SL": "i4", "UL": "u4"
 _UNITS = {"\N{MICRO SIGN}V": "uV", "\N{GREEK SMALL LETTER MU}V": "uV"}
 _AVERAGED = ("median", "average", "representative", "template", "beat")
 _SHORTEST_RHYTHM = 2.0  # seconds; an averaged beat lasts 0.6 to 1.4 s
-_INVALID = ("DISCONNECTED", "INVALID")
+_INVALID = {"DISCONNECTED", "INVALID", "TEST DATA", "UNCALIBRATED"}  # no voltages of a patient
+_WHOLE = 0.01  # samples, to which a skew must be a whole number
 _EXPORT = "export the ECG from its source again"
 
 
@@ -56,13 +57,15 @@ def read(file: EcgFile) -> Record:
         The rhythm, not an averaged beat: the group with the most leads, and the longest of several
         with equally many; groups of the same time and rate are added, and so are those of leads
         that were recorded in turn. NaN marks samples at which a lead was not recorded, padding,
-        and channels that the file declares disconnected or invalid.
+        and channels that the file declares disconnected, invalid, uncalibrated or test data
+        (`left_out` in the metadata names these); a channel that begins later by its skew or offset
+        is shifted.
 
     Raises
     ------
     RecordError
-        If the file is damaged or not DICOM, holds no waveform or no ECG lead, or if rate, unit or
-        scale are missing.
+        If the file is damaged or not DICOM, holds no waveform, no ECG lead or none with voltages of
+        a patient, if rate, unit or scale are missing, or if a skew is no whole number of samples.
     """
     # pydicom warns about every value that violates the standard; what matters here is checked.
     with warnings.catch_warnings(), disable_value_validation():
@@ -79,7 +82,8 @@ def read(file: EcgFile) -> Record:
 def _read(file: EcgFile) -> Record:
     dataset = _dataset(file)
     groups = _groups(file, dataset)
-    leads, signal = _together(file, _simultaneous(groups) or _in_turn(file, groups))
+    parts = _simultaneous(groups) or _in_turn(file, groups)
+    leads, signal = _together(file, parts)
     return Record.create(
         signal,
         groups[0].rate,
@@ -88,7 +92,7 @@ def _read(file: EcgFile) -> Record:
         patient=text(dataset, "PatientID") or None,
         source=file.name,
         source_hash=file.sha256,
-        metadata=statements_of(dataset, groups[0].item, groups[0].left_out),
+        metadata=statements_of(dataset, groups[0].item, _left_out(parts)),
     )
 
 
@@ -155,10 +159,13 @@ class _Group:
         return self.samples / self.rate
 
     @property
-    def left_out(self) -> list[str]:
-        """Names of the channels that are no ECG lead."""
-        others = set(range(len(self.channels))) - set(self.leads)
-        return [_title(self.channels[place]) for place in sorted(others)]
+    def invalid(self) -> dict[str, str]:
+        """Status of each lead whose samples are no voltages of a patient."""
+        statuses = {
+            lead: set(text(self.channels[place], "ChannelStatus").upper().split("\\")) & _INVALID
+            for place, lead in self.leads.items()
+        }
+        return {lead: ", ".join(sorted(status)) for lead, status in statuses.items() if status}
 
     @property
     def rank(self) -> tuple[int, float, bool]:
@@ -294,18 +301,65 @@ def _together(file: EcgFile, groups: list[_Group]) -> tuple[list[str], NDArray[n
     for group in sorted(groups, key=lambda group: group.samples, reverse=True):
         for lead in group.leads.values():
             owners.setdefault(lead, group)
+    invalid = [group.invalid for group in groups]
+    if sum(map(len, invalid)) == sum(len(group.leads) for group in groups):
+        statuses = ", ".join(sorted({status for each in invalid for status in each.values()}))
+        reason = "of every lead: there are no voltages of a patient"
+        raise file.refusal("Channel Status", statuses, reason, remedy=_EXPORT)
     parts = sorted(groups, key=lambda group: group.place)
     leads = list(dict.fromkeys(lead for group in parts for lead in group.leads.values()))
     decoded = [_millivolts(file, group) for group in parts]  # after their lengths were checked
-    start = min(group.start for group in parts)
-    stop = max(group.stop for group in parts)
+    starts = [[group.start + shift for shift in _shifts(file, group)] for group in parts]
+    start = min(map(min, starts))
+    stop = max(max(begin) + group.samples for group, begin in zip(parts, starts, strict=True))
     signal = np.full((len(leads), stop - start), np.nan, np.float32)
-    for group, rows in zip(parts, decoded, strict=True):
-        for lead, row in zip(group.leads.values(), rows, strict=True):
+    for group, rows, begins in zip(parts, decoded, starts, strict=True):
+        for lead, row, begin in zip(group.leads.values(), rows, begins, strict=True):
             if owners[lead] is group:
-                signal[leads.index(lead), group.start - start : group.stop - start] = row
+                signal[leads.index(lead), begin - start : begin - start + group.samples] = row
     signal.flags.writeable = False
     return leads, signal
+
+
+def _shifts(file: EcgFile, group: _Group) -> list[int]:
+    """Samples by which each lead of a group begins later than the group.
+
+    Channels that are sampled one after another within a sampling interval count as simultaneous.
+    RecordError for a longer skew that is no whole number of samples, or as long as the group.
+    """
+    shifts = []
+    for place, lead in group.leads.items():
+        channel = group.channels[place]
+        seconds, samples = (number(channel, f"Channel{x}Skew") for x in ("Time", "Sample"))
+        offset = (number(channel, "ChannelOffset") or 0.0) * group.rate
+        if (
+            seconds is not None
+            and samples is not None
+            and not abs(seconds * group.rate - samples) < 1
+        ):
+            reason = f"s, and {samples:g} samples: they contradict each other"
+            raise file.refusal(f"Channel Time Skew of {lead}", seconds, reason, remedy=_EXPORT)
+        skew = offset + ((seconds or 0.0) * group.rate if samples is None else samples)
+        if abs(skew) < 1 - _WHOLE:
+            skew = 0.0
+        if not (abs(skew) < group.samples and abs(skew - round(skew)) <= _WHOLE):
+            reason = (
+                "samples, with the offset: only whole numbers below that of the group's samples"
+            )
+            raise file.refusal(f"Channel Skew of {lead}", skew, reason, remedy=_EXPORT)
+        shifts.append(round(skew))
+    return shifts
+
+
+def _left_out(groups: list[_Group]) -> list[str]:
+    """Channels that are no ECG lead, of the first group, and leads without valid samples."""
+    best = groups[0]
+    others = [x for place, x in enumerate(best.channels) if place not in best.leads]
+    invalid = {lead: status for group in groups for lead, status in group.invalid.items()}
+    return [
+        *(f"{_title(channel)}: no ECG lead" for channel in others),
+        *(f"{lead}: {status}" for lead, status in invalid.items()),
+    ]
 
 
 def _title(channel: Dataset) -> str:
@@ -319,7 +373,7 @@ def _title(channel: Dataset) -> str:
 def _millivolts(file: EcgFile, group: _Group) -> NDArray[np.float32]:
     """Float32 millivolts of a group's leads, shape (leads, samples)."""
     samples = _samples(file, group)
-    padding = _padding(file, group, samples)
+    padding, invalid = _padding(file, group, samples), group.invalid
     signal = np.empty((len(group.leads), group.samples), np.float32)
     for row, (place, lead) in enumerate(group.leads.items()):
         channel = group.channels[place]
@@ -330,7 +384,7 @@ def _millivolts(file: EcgFile, group: _Group) -> NDArray[np.float32]:
             signal[row] = voltages + baseline if baseline else voltages
         if padding is not None:
             signal[row][digital == padding] = np.nan
-        if text(channel, "ChannelStatus") in _INVALID:
+        if lead in invalid:
             signal[row] = np.nan
     return signal
 

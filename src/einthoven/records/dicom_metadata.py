@@ -57,7 +57,7 @@ def first(item: Dataset, keyword: str) -> Dataset:
 def statements_of(dataset: Dataset, group: Dataset, left_out: list[str]) -> dict[str, str]:
     """Metadata of a Record, from a data set and the multiplex group that was read.
 
-    `left_out` are the names of its channels that are no ECG lead.
+    `left_out` are its channels that are no ECG lead or have no valid sample, with the reason.
     """
     date, time = _recorded(dataset)
     statements, measurements = _annotations(dataset)
@@ -69,7 +69,7 @@ def statements_of(dataset: Dataset, group: Dataset, left_out: list[str]) -> dict
         weight_kg=_positive(dataset, "PatientWeight"),
         device=" ".join(_device(dataset)),
         filters=_filters(group),
-        left_out=[f"{name}: no ECG lead" for name in left_out],
+        left_out=left_out,
         statements=statements,
         **measurements,
     )

@@ -24,7 +24,7 @@ KEYS = {
     "p_axis_deg": "frontal axis of the P wave",
     "qrs_axis_deg": "frontal axis of the QRS complex",
     "t_axis_deg": "frontal axis of the T wave",
-    "left_out": "channels of the file that are not in the record, and the reason",
+    "left_out": "channels that are not in the record or have no valid sample, and the reason",
     "repaired_leads": "leads with invalid samples that were computed from others, and their number",
     "padding_s": "seconds of zeros before and after the recording that are left out: 1.45 1.45",
     "excerpt": "the part of a long recording that was read: 42900 to 43500 s of 86400 s",

@@ -45,6 +45,7 @@ NAME = "GE MUSE"
 _EXPORT = "export the ECG again"
 _UNITS = {"MICROVOLTS": "uV", "MILLIVOLTS": "mV", "NANOVOLTS": "nV"}
 _YEARS = {"YEARS": 1.0, "MONTHS": 1 / 12, "WEEKS": 7 / 365.25, "DAYS": 1 / 365.25}
+_TRUE = ("true", "yes", "1")
 _INTERVALS = {
     "heart_rate_bpm": "VentricularRate",
     "pr_ms": "PRInterval",
@@ -72,13 +73,14 @@ def read(file: EcgFile) -> Record:
     -------
     Record
         The rhythm with the most leads, and of those the one with the highest rate. Limb leads that
-        follow from two others come last, with their names under `derived_leads`.
+        follow from two others come last, with their names under `derived_leads`. NaN in a lead that
+        the file declares off (`left_out` names it).
 
     Raises
     ------
     RecordError
         If the file has no rhythm, or a lead without rate or unit, with another number of samples
-        than announced, or with a wrong checksum.
+        than announced, or with a wrong checksum; or if all leads are off.
     """
     root = parse(file, NAME)
     rhythms = [
@@ -91,6 +93,9 @@ def read(file: EcgFile) -> Record:
         reason = "no rhythm: an averaged beat is no tracing"
         raise file.refusal("waveforms", kinds, reason, remedy=f"{_EXPORT} with its rhythm")
     rate, leads = max(rhythms, key=lambda rhythm: (len(rhythm[1]), rhythm[0]))
+    off = [lead for lead, values in leads.items() if np.isnan(values).all()]
+    if len(off) == len(leads) > 0:
+        raise file.refusal("LeadOff", "TRUE", "of every lead: no electrode was on", remedy=_EXPORT)
     record = Record.create(
         stack(file, leads),
         rate,
@@ -99,7 +104,8 @@ def read(file: EcgFile) -> Record:
         patient=text_of(root, "PatientDemographics/PatientID") or None,
         source=file.name,
         source_hash=file.sha256,
-        metadata=_metadata(root),
+        metadata=_metadata(root)
+        | metadata(left_out=", ".join(f"{lead}: lead off" for lead in off)),
     )
     return derive_limb_leads(record)
 
@@ -117,7 +123,9 @@ def _rhythm(file: EcgFile, waveform: Element) -> tuple[float, dict[str, NDArray[
     leads: dict[str, NDArray[np.float32]] = {}
     for element in waveform.iterfind("LeadData"):
         lead = canonical_lead(text_of(element, "LeadID"))
-        add_lead(file, leads, lead, _lead(file, lead, element))
+        values = _lead(file, lead, element)
+        is_off = text_of(element, "LeadOff").lower() in _TRUE
+        add_lead(file, leads, lead, np.full_like(values, np.nan) if is_off else values)
     check_number_of_leads(file, "NumberofLeads", text_of(waveform, "NumberofLeads"), leads)
     return base * 10**exponent, leads
 
