@@ -158,7 +158,7 @@ def test_an_index_without_a_name_is_no_column(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-@pytest.mark.parametrize("other", ["17.0", "17 ", " 17,00", "17\u200b", "\ufeff17"])
+@pytest.mark.parametrize("other", ["17.0", "17 ", " 17,00", "17\u200b", "\ufeff17", "1.7E+01"])
 def test_a_patient_is_one_however_its_number_is_spelt(
     tmp_path: Path, suffix: str, other: str
 ) -> None:
@@ -180,6 +180,12 @@ def test_a_patient_is_one_however_its_number_is_spelt(
         (["ABC-1", "abc-1", "ABC1", "abc 1"], True),
         (["Müller, A.", "müller a"], True),
         (["2024-001", "2024001"], True),
+        (["0000007", "7"], True),
+        (["P-007", "p7"], True),
+        (["100000", "1e5"], True),
+        (["1.23457E+11", "1.23458E+11"], True),
+        (["1-01", "101", "10", "100"], True),
+        (["10-1", "1-1", "100", "1", "0"], False),
         (["1-11", "11-1", "111", "1111"], False),
         (["A1", "A11", "B1", "_1"], False),
     ],

@@ -76,6 +76,40 @@ def test_a_cell_that_names_no_class_is_refused() -> None:
     assert open_cohort(frame, task=stated).left_out
 
 
+@pytest.mark.parametrize("other", ["af", "A F", "Af.", "a_f", "a-f"])
+def test_classes_that_differ_by_spelling_are_refused(other: str) -> None:
+    """Unless both are named; a condition accepts other capitals, and refuses the others."""
+    frame = people(x=["AF"] * 12 + [other] * 6 + ["SR"] * 18)
+    for classes in ((), ("AF", "SR")):
+        with pytest.raises(CohortError) as error:
+            open_cohort(frame, task=Task(kind="multiclass", target="x", classes=classes))
+        assert f"{other!r} in 6 rows" in error.value.problem
+    named = Task(kind="multiclass", target="x", classes=("AF", other, "SR"))
+    assert open_cohort(frame, task=named).matrix.sum(axis=0).tolist() == [12, 6, 18]
+    if other == "af":
+        assert open_cohort(frame, task=Task(target="x = AF")).matrix.sum() == 18
+    else:
+        with pytest.raises(CohortError, match=repr(other)):
+            open_cohort(frame, task=Task(target="x = AF"))
+
+
+def test_classes_that_differ_in_a_sign_or_a_digit_are_different() -> None:
+    names = ["+1", "-1", "1-1", "11", "1.1", "O+", "O-", "ST", "ST-T", "V1", "V-11"]
+    cohort = open_cohort(people(x=names * 3), task=Task(kind="multiclass", target="x"))
+    assert set(cohort.labels) == set(names)
+
+
+@pytest.mark.parametrize("form", ["AF\u200b", "\ufeffAF", "\uff21F", "A\u00adF\u00a0"])
+def test_invisible_characters_make_no_other_value(form: str) -> None:
+    frame = people(x=["AF"] * 12 + [form] * 6 + ["SR"] * 15 + ["\u200b"] * 3)
+    cohort = open_cohort(frame, task=Task(kind="multiclass", target="x"))
+    assert (cohort.labels, cohort.matrix.sum(axis=0).tolist()) == (("AF", "SR"), [18, 15])
+    for target in ("x = AF", f"x = {form}"):
+        assert open_cohort(frame, task=Task(target=target)).matrix.sum() == 18
+    label = people(x=["1", "1\u200b", "0", "\u200b"] * 9)
+    assert open_cohort(label).matrix.tolist() == [[1], [1], [0]] * 9
+
+
 @pytest.mark.parametrize("gap", [[], [None]])
 def test_codes_of_classes_keep_their_digits(gap: list[None]) -> None:
     codes = [164889003, 164889004, 1200002, 1200001]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from einthoven.errors import CohortError
 from einthoven.files import read_table, without_index
 from einthoven.licences import OWN_DATA, SIMULATED
 from einthoven.records.formats import find_records
-from einthoven.records.record import canonical_patient
+from einthoven.records.record import canonical_patient, visible_text
 from einthoven.tasks import Task
 from einthoven.tasks.task import condition_of
 
@@ -45,8 +45,15 @@ _PER_YEAR = {
     **dict.fromkeys(("d", "day", "days"), 365.25),
 }
 """Number of a unit of age in a year, without a unit 1."""
+_SPELLINGS: dict[str, Callable[[Any], str]] = {
+    "patient": canonical_patient,
+    "split": lambda value: visible_text(str(value)),
+}
 _OLDEST = 120  # years
 _SHOWN = 3  # names in a message
+_LEADING_ZEROS = r"(?<!\d)0+(?=\d)"
+_ROUNDED = r"\d(?:[.,]\d+)?[eE]\+\d\d"
+_EXPONENT = r"(\d(?:[.,]\d+)?)e\+?(\d{1,2})"
 _UNKNOWN = ("na", "n/a", "nan", "null", "none", "unknown", "-", "?")  # names of no patient
 
 
@@ -69,7 +76,8 @@ def open_table(
     Also optional: `age` in years, or with its unit (`88`, `88 y`, `3 months`, `3M`), `sex`, `date`
     of the recording in ISO 8601, `device`. An age or a date in another form counts as missing, with
     a CohortWarning; so does an age above 120, among them PTB-XL's code 300. Patients whose names
-    differ only in case, blanks or punctuation are different ones, also with a CohortWarning.
+    differ only in case, blanks, punctuation or leading zeros are different ones, also with a
+    CohortWarning.
 
     `task` is a `Task`, or its TOML file. `labels` names the label columns of a table with further
     columns; an empty list reads none, and
@@ -108,6 +116,7 @@ def open_table(
     table["split"] = _splits(frame, patients, goal.behaviour.strata(matrix), seed, file)
     if not np.array_equal(table["patient"], table["path"]):
         _warn_of_similar_patients(table, file)
+        _warn_of_rounded_patients(table["patient"], file)
         _warn_of_unknown_patients(table["patient"], file)
     for extra in ("fold", "sex", "device"):
         if extra in frame:
@@ -204,7 +213,7 @@ def _checked_frame(frame: pd.DataFrame, name: str) -> pd.DataFrame:
 
 def _stripped(column: pd.Series[Any]) -> pd.Series[Any]:
     """A column as text without surrounding blanks, patients in one spelling; NaN where empty."""
-    spell = canonical_patient if column.name == "patient" else lambda value: str(value).strip()
+    spell = _SPELLINGS.get(str(column.name), lambda value: str(value).strip())
     texts = column.map(spell, na_action="ignore").astype(object)
     return texts.where(texts != "", np.nan)
 
@@ -276,8 +285,11 @@ def _warn_of_empty_words(task: Task, frame: pd.DataFrame, file: Path) -> None:
 def _warn_of_similar_patients(table: pd.DataFrame, file: Path) -> None:
     """Name patients, such as `ABC-1` and `abc 1`, that may be one."""
     patients = pd.Index(table["patient"].unique())
-    strict = patients.map(_letters_and_digits)
-    loose = strict.str.replace("-", "")
+    names = patients.map(_letters_and_digits)
+    strict, loose = (
+        texts.str.replace(_LEADING_ZEROS, "", regex=True)
+        for texts in (names, names.str.replace("-", ""))
+    )
     # `1-11` and `11-1` are two patients, of which `111` may be either.
     spellings = pd.Series(strict).where(strict.str.contains("-")).groupby(loose).nunique()
     keys = pd.Series(np.where(loose.map(spellings.to_dict()) > 1, strict, loose), index=patients)
@@ -289,13 +301,26 @@ def _warn_of_similar_patients(table: pd.DataFrame, file: Path) -> None:
     crossing = [names for names in groups if len(set.union(*names)) > 1]
     first = ", ".join(map(repr, (crossing or groups)[0].index[:_SHOWN]))
     warnings.warn(
-        f"{file}: patients {first} differ only in case, blanks or punctuation, and count as "
-        f"different ones; {len(groups)} such group{'s' * (len(groups) > 1)}, {len(crossing)} in "
-        "different splits. "
+        f"{file}: patients {first} differ only in case, blanks, punctuation or leading zeros, "
+        f"and count as different ones; {len(groups)} such group{'s' * (len(groups) > 1)}, "
+        f"{len(crossing)} in different splits. "
         "Write a patient in one way, or the model is tested on patients that it has seen",
         CohortWarning,
         stacklevel=3,
     )
+
+
+def _warn_of_rounded_patients(patients: pd.Series[str], file: Path) -> None:
+    """Name patients, such as `1.23457E+11`, whose last digits a spreadsheet left out."""
+    rounded = patients[patients.str.fullmatch(_ROUNDED)]
+    if len(rounded):
+        warnings.warn(
+            f"{file}: patient {rounded.iloc[0]!r} ({len(rounded)} records have such a name) is a "
+            "number without its last digits. Format the column as text in the spreadsheet and "
+            "export it again, or several patients count as one, and one as several",
+            CohortWarning,
+            stacklevel=3,
+        )
 
 
 def _warn_of_unknown_patients(patients: pd.Series[str], file: Path) -> None:
@@ -312,8 +337,13 @@ def _warn_of_unknown_patients(patients: pd.Series[str], file: Path) -> None:
 
 
 def _letters_and_digits(patient: str) -> str:
-    """Letters in lower case and digits of a name; a hyphen for what separates two digits."""
+    """Letters in lower case and digits of a name; a hyphen for what separates two digits.
+
+    A number with an exponent, such as `1e5`, is written out.
+    """
     text = unicodedata.normalize("NFKC", patient).casefold()
+    if exponent := re.fullmatch(_EXPONENT, text):
+        return canonical_patient(f"{exponent[1]}e+{int(exponent[2]):02}")
     text = re.sub(r"(?<=\d)[\W_]+(?=\d)", "-", text)
     return re.sub(r"[^\w-]|_|(?<!\d)-|-(?!\d)", "", text) or patient
 

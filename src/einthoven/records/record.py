@@ -24,6 +24,9 @@ LOWEST_RATE = 20.0
 
 _CANONICAL = {name.lower(): name for name in STANDARD_LEADS}
 _WHOLE = re.compile(r"([+-]?\d+)[.,]0+")  # a whole number that a program wrote as a decimal one
+# A number as spreadsheets and R write it; `1e5` that somebody typed may be a name.
+_ROUNDED_POWER = 11  # of ten, from which spreadsheets round what they show
+_EXPONENT = re.compile(r"(\d(?:[.,]\d+)?)[eE]\+(\d{2})")
 # Characters without a glyph besides those of category Cf: joiners, fillers, variation selectors.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\U000e0000-\U000e0fff]"
@@ -49,7 +52,7 @@ def canonical_lead(name: str) -> str:
 
 
 def canonical_patient(value: object) -> str:
-    """Spell a patient identifier in one way: `17`, `17.0` and `17 ` are one patient.
+    """Spell a patient identifier in one way: `17`, `17.0`, `1.7E+01` and `17 ` are one patient.
 
     Tables that were joined or passed through a spreadsheet write whole numbers as decimal ones,
     and add blanks; text that was copied from another program brings marks of direction, soft
@@ -64,17 +67,27 @@ def canonical_patient(value: object) -> str:
     Returns
     -------
     str
-        Unicode normal form KC, without surrounding blanks, invisible characters and a decimal part
-        of zeros; empty if nothing is left.
+        Unicode normal form KC, without surrounding blanks, invisible characters, a decimal part of
+        zeros and the exponent of a whole number, all digits of which are there; empty if nothing is
+        left.
     """
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float | np.floating) and value.is_integer():
         return str(int(value))
-    text = str(value)
-    if not text.isascii():
-        text = _visible(unicodedata.normalize("NFKC", _visible(text)))
-    text = text.strip()
+    text = visible_text(str(value))
+    if exponent := _EXPONENT.fullmatch(text):
+        digits, _, decimals = exponent[1].replace(",", ".").partition(".")
+        power, significant = int(exponent[2]), decimals.rstrip("0")
+        if len(significant) <= power and (len(decimals) >= power or power < _ROUNDED_POWER):
+            return digits + significant.ljust(power, "0")
     whole = _WHOLE.fullmatch(text)
     return whole[1] if whole else text
+
+
+def visible_text(text: str) -> str:
+    """Text without surrounding blanks and invisible characters, in the Unicode normal form KC."""
+    if not text.isascii():
+        text = _visible(unicodedata.normalize("NFKC", _visible(text)))
+    return text.strip()
 
 
 def _visible(text: str) -> str:

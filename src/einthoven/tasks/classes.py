@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from einthoven.errors import CohortError
 from einthoven.tasks.kind import Column, Criterion, Floats, Form, Kind
-from einthoven.tasks.labels import column_of, names_of, refuse_nameless, refuse_several
+from einthoven.tasks.labels import (
+    column_of,
+    name_of,
+    names_of,
+    refuse_nameless,
+    refuse_several,
+    refuse_spellings,
+)
 from einthoven.tasks.task import Matrix, Task, compact, positives
 
 if TYPE_CHECKING:
@@ -56,7 +63,7 @@ class Multiclass(Kind):
         texts = names_of(column)
         if not task.classes:
             refuse_nameless(column, texts, file)
-        names = task.classes or tuple(sorted(set(texts[texts != ""])))
+        names = tuple(map(name_of, task.classes)) or tuple(sorted(set(texts[texts != ""])))
         if not 2 <= len(names) <= MOST_CLASSES:
             raise CohortError(
                 f"{file}: column {task.targets[0]!r} has {len(names)} different values",
@@ -64,6 +71,7 @@ class Multiclass(Kind):
                 if len(names) > MOST_CLASSES
                 else "choose a column of two names or more",
             )
+        refuse_spellings(column, texts, file, task.classes and names)
         matrix = (texts.to_numpy()[:, None] == np.array(names)).astype(np.float32)
         matrix[matrix.sum(axis=1) == 0] = np.nan
         return names, compact(matrix)

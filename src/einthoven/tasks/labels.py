@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from einthoven.errors import CohortError
+from einthoven.records.record import visible_text
 from einthoven.tasks.kind import Criterion, Floats, Form, Kind
 from einthoven.tasks.task import Matrix, Task, compact, condition_of, negatives, positives
 
@@ -201,7 +203,7 @@ def column_of(name: str, frame: pd.DataFrame, file: Path) -> pd.Series[Any]:
         )
     column = frame[name]
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
-        texts = column.astype(str).str.strip()
+        texts = column.astype(str).map(visible_text, na_action="ignore")
         column = column.where(column.notna() & (texts != ""))
     return column
 
@@ -241,13 +243,49 @@ def numbers(column: pd.Series[Any], file: Path) -> Floats:
 def names_of(column: pd.Series[Any]) -> pd.Series[str]:
     """Names in a column, the empty string where the cell is empty; 1.0 is called 1.
 
-    Numbers keep all their digits: classes may be codes, such as 164889003 of SNOMED CT.
+    They have neither invisible characters nor several blanks in a row. Numbers keep all their
+    digits: classes may be codes, such as 164889003 of SNOMED CT.
     """
-    texts = column.astype(str).str.strip().where(column.notna(), "")
+    texts = column.astype(str).map(name_of, na_action="ignore").where(column.notna(), "")
     if pd.api.types.is_float_dtype(column):  # also whole numbers in a column with empty cells
         whole = (column % 1 == 0).fillna(False).astype(bool)
         return texts.where(~whole, column.where(whole, 0).map(int).astype(str))
     return texts
+
+
+def name_of(text: str) -> str:
+    """A value or class without invisible characters and several blanks in a row."""
+    return " ".join(visible_text(text).split())
+
+
+def refuse_spellings(
+    column: pd.Series[Any], texts: pd.Series[str], file: Path, names: Sequence[str] = ()
+) -> None:
+    """Refuse values that differ from a name in case, blanks, hyphens or final punctuation only.
+
+    `names` are the classes or values that were named, two of which may differ in this way; default:
+    the most frequent spelling of each value.
+    """
+    found = texts[texts != ""].value_counts()
+    spellings = {_letters(name): name for name in names or reversed(found.index)}
+    for other, count in found.items():
+        name = spellings.get(_letters(str(other)), other)
+        if other != name and other not in names:
+            raise CohortError(
+                f"{file}: column {column.name!r}: {other!r} in {count} row{'s' * (count > 1)} "
+                f"differs from {name!r} only in case, blanks or punctuation",
+                remedy="write each value in one way, or, if they are different classes, name all "
+                "of them: classes in a task.toml",
+            )
+
+
+def _letters(name: str) -> str:
+    """What tells a name from others: `AF-RVR.` and `af rvr` are one, `O+` and `O-`, 1.1 and 11 not.
+
+    A hyphen remains between digits and at the ends.
+    """
+    text = re.sub(r"(?<=\d)[\s_-]+(?=\d)", "-", name.casefold().rstrip(".,;:"))
+    return re.sub(r"[\s_]+|(?<=[^\W\d])-(?=\w)|(?<=\w)-(?=[^\W\d])", "", text)
 
 
 def _shown(column: pd.Series[Any], bad: NDArray[np.bool_]) -> str:
@@ -262,13 +300,14 @@ def _shown(column: pd.Series[Any], bad: NDArray[np.bool_]) -> str:
 def _equal(column: pd.Series[Any], value: str, file: Path) -> Floats:
     """Cells of one value, however it is capitalised; the others are negatives."""
     texts = names_of(column)
-    holds = texts.str.casefold() == value.casefold()
+    holds = texts.str.casefold() == name_of(value).casefold()
     if not holds.any():
         raise CohortError(
             f"{file}: no cell of column {column.name!r} is {value!r}",
             remedy=f"choose one of its values: {', '.join(_usual(texts)[:_MOST_SHOWN])}",
         )
     _refuse_odd(column, texts, file)
+    refuse_spellings(column, texts, file, sorted(set(texts[holds])))
     return np.where(texts == "", np.nan, holds)
 
 
