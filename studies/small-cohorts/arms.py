@@ -18,9 +18,9 @@ from sklearn.preprocessing import StandardScaler
 
 from einthoven.cohorts import Cohort
 from einthoven.experiment.posttrain import plan_training
-from einthoven.experiment.run import MODEL, run_experiment, table_file
+from einthoven.experiment.run import MODEL, run_experiment
 from einthoven.models import load_model
-from einthoven.predictions import Predictions
+from einthoven.predictions.table import run_table
 from einthoven.signals.store import Store
 from einthoven.training.distributed import Processes
 
@@ -74,7 +74,7 @@ def recipe(name: str | None, backbone: str = "einthoven-small", *overrides: str)
             processes=Processes("cpu"),
         )
         seconds = time.monotonic() - start
-        model, table = load_model(folder / MODEL), Predictions.load(table_file(folder, "test"))
+        model, table = load_model(folder / MODEL), run_table(folder, "test")
         assert model.calibration is not None
         probabilities = model.calibration.apply(table.probabilities)[:, 0]
         threshold = model.calibration.thresholds[0]

@@ -32,6 +32,8 @@ def test_a_run_its_table_and_its_model_score_the_same(
     """The model has the labels that 8 records carry; the cohort is opened with all 71."""
     numbers = read_json(made.run / "metrics.json")["test"]
     table = made.run / "predictions" / "test.parquet"
+    digests = read_json(made.run / "metrics.json")["predictions"]
+    assert digests["test"] == Predictions.load(table).digest != digests["validation"]
     cohort = ("--cohort", synthetic_path, "--task", "all-71", "--split", "test")
     cohort += ("--store", synthetic_store.root)
     saved = tmp_path / "saved.csv"

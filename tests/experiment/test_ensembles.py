@@ -133,7 +133,7 @@ def metadata(**changes: str) -> dict[str, Any]:
         ({"targets": None}, "targets"),
         (metadata(task="form-19"), "form-19.*rhythm-3"),
         (metadata(version="1.0.1"), r"1\.0\.1.*1\.0\.3"),
-        (metadata(split="validation"), "validation.*test"),
+        (metadata(split="validation"), "test.*validation"),
         (metadata(calibrated="yes"), "calibrated"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from einthoven.errors import EvaluationError
+from einthoven.files import write_json
 from einthoven.predictions import Predictions
-from einthoven.predictions.table import DIGEST, METADATA_KEY, NO_DIGEST
+from einthoven.predictions.table import DIGEST, METADATA_KEY, NO_DIGEST, run_table, table_file
 
 LABELS = ("NORM", "ISC_", "LAO/LAE", "PRC(S)")
 
@@ -220,6 +223,25 @@ def test_a_file_without_its_digest_is_unverified_or_refused(tmp_path: Path) -> N
     loaded.save(again)
     assert not Predictions.load(again).is_verified
     assert not Predictions.load(again).with_labels(["NORM"]).is_verified
+
+
+def test_a_table_of_another_split_or_run_is_refused(tmp_path: Path) -> None:
+    for split in ("validation", "test"):
+        file = table_file(tmp_path, split)
+        file.parent.mkdir(exist_ok=True)
+        table(metadata={"split": split}).save(file)
+    ours = table(metadata={"split": "test"})
+    assert run_table(tmp_path, "test").digest == ours.digest
+    write_json(tmp_path / "metrics.json", {"predictions": {"test": ours.digest}})
+    assert run_table(tmp_path, "validation").metadata["split"] == "validation"
+    shutil.copy(table_file(tmp_path, "validation"), table_file(tmp_path, "test"))
+    with pytest.raises(EvaluationError, match="validation"):
+        run_table(tmp_path, "test")
+    replace(ours, probabilities=1 - ours.probabilities).save(table_file(tmp_path, "test"))
+    with pytest.raises(EvaluationError, match=r"metrics\.json"):
+        run_table(tmp_path, "test")
+    ours.save(table_file(tmp_path, "test"))
+    assert run_table(tmp_path, "test").digest == ours.digest
 
 
 def test_patients_are_spelt_in_one_way() -> None:

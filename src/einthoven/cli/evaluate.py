@@ -345,14 +345,14 @@ def _stored_card(folder: Path) -> str:
 def load_predictions(source: Path, split: str) -> Predictions:
     """Read the predictions of a run folder, or a predictions table."""
     from einthoven.predictions import Predictions
+    from einthoven.predictions.table import run_table, table_file
 
     if not source.exists():
         raise EvaluationError(f"{source} is missing", remedy="check the path")
     if not source.is_dir():
         return Predictions.load(source)
-    file = source / "predictions" / f"{split}.parquet"
-    if file.is_file():
-        return Predictions.load(file, of_run=True)
+    if table_file(source, split).is_file():
+        return run_table(source, split)
     if is_model(source):
         raise EvaluationError(
             f"{source} is a model folder", remedy=f"use --model {source} --cohort COHORT"

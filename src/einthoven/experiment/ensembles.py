@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from einthoven.errors import EvaluationError
-from einthoven.experiment.run import MODEL, SPLITS, RunResult, score_splits, table_file
+from einthoven.experiment.run import MODEL, SPLITS, RunResult, score_splits
 from einthoven.files import METRICS_FILE, RUN_FILE, Json, file_sha256, read_json, write_json
 from einthoven.inference import CALIBRATED
 from einthoven.licences import Licence, combined
 from einthoven.models import is_model, read_config
 from einthoven.predictions import Predictions
+from einthoven.predictions.table import run_table, table_file
 from einthoven.training.run import RunFolder
 
 ENSEMBLE = "ensemble"
@@ -64,9 +65,7 @@ def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 10
     _check_distinct(folders, [member["predictions"]["test"] for member in members])
     names = [str(folder) for folder in folders]
     means = {
-        split: mean_predictions(
-            [Predictions.load(table_file(f, split), of_run=True) for f in folders], names
-        )
+        split: mean_predictions([run_table(folder, split) for folder in folders], names)
         for split in SPLITS
     }
     run = RunFolder.begin(out, _request(members, requests) | _origin(folders))
@@ -78,6 +77,7 @@ def ensemble(runs: Sequence[str | Path], out: str | Path, *, resamples: int = 10
     numbers["seconds"] = float(
         sum(read_json(folder / METRICS_FILE)["seconds"] for folder in folders)
     )
+    numbers["predictions"] = {split: table.digest for split, table in means.items()}
     write_json(run.path / METRICS_FILE, numbers)
     return RunResult(run, scores["test"])
 

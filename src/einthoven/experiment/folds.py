@@ -37,12 +37,12 @@ from einthoven.experiment.run import (
     run_experiment,
     saved_model,
     score_splits,
-    table_file,
     unscorable,
 )
 from einthoven.files import METRICS_FILE, Json, read_json, write_json
 from einthoven.models import read_config, write_evaluation
 from einthoven.predictions import Predictions
+from einthoven.predictions.table import run_table, table_file
 from einthoven.progress import Progress, part_of
 from einthoven.signals.batches import long_enough
 from einthoven.signals.store import Store
@@ -203,6 +203,7 @@ def _join(
     evaluation |= {"validation": metrics["validation"], "folds": metrics["folds"]}
     evaluation["population"] = population(everyone, store)
     write_evaluation(run.path / MODEL, evaluation)
+    metrics["predictions"] = {split: part.digest for split, part in tables.items()}
     write_json(run.path / METRICS_FILE, metrics)  # last: it makes the run complete
     return RunResult(run, scores["test"])
 
@@ -244,7 +245,7 @@ def out_of_fold(folders: Sequence[Path], split: str, ids: NDArray[np.str_]) -> P
 
     Records without a prediction are left out.
     """
-    tables = [Predictions.load(table_file(folder, split), of_run=True) for folder in folders]
+    tables = [run_table(folder, split) for folder in folders]
     columns = {
         name: np.concatenate([getattr(table, name) for table in tables])
         for name in ("records", "patients", "targets", "probabilities")

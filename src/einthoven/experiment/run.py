@@ -48,6 +48,7 @@ from einthoven.models.provenance import PTB_XL
 from einthoven.predictions import Predictions
 from einthoven.predictions.calibration import read_calibration
 from einthoven.predictions.sets import read_sets
+from einthoven.predictions.table import run_table, table_file
 from einthoven.progress import Progress, part_of
 from einthoven.report.format import counted
 from einthoven.signals.batches import TOO_SHORT, long_enough
@@ -64,7 +65,7 @@ from einthoven.training.run import RunFolder
 from einthoven.weights.public import config_of_weights
 
 _NO_GAIN = "no better than the probe on the validation split"
-MODEL, PREDICTIONS = "model", "predictions"
+MODEL = "model"
 SPLITS = ("validation", "test")
 HEADLINE = (
     "macro_auroc",
@@ -150,6 +151,7 @@ def run_experiment(
     evaluation["validation"] = metrics["validation"]
     evaluation["robustness"] = reusable_part(folder / MODEL, evaluation, "robustness")
     write_evaluation(folder / MODEL, evaluation)
+    metrics["predictions"] = {split: table.digest for split, table in tables.items()}
     write_json(folder / METRICS_FILE, metrics)  # last: it makes the run complete
     return RunResult(trained.run, scores["test"])
 
@@ -203,11 +205,6 @@ def recipe_preparation(
     return adapt_preparation(preparation_of(backbone, options or {}), recipe.data)
 
 
-def table_file(folder: Path, split: str) -> Path:
-    """File of the predictions of a split in a run folder."""
-    return folder / PREDICTIONS / f"{split}.parquet"
-
-
 def predict_splits(
     models: Mapping[str, Model],
     cohort: Cohort,
@@ -226,7 +223,7 @@ def predict_splits(
     for split, model in models.items():
         file = table_file(folder, split)
         if file.is_file():
-            tables[split] = Predictions.load(file, of_run=True)
+            tables[split] = run_table(folder, split)
         else:
             tables[split] = predict_cohort(model, cohort, store, split, **options)
             tables[split].save(file)

@@ -22,7 +22,7 @@ import pyarrow.parquet
 from numpy.typing import ArrayLike, NDArray
 
 from einthoven.errors import EvaluationError
-from einthoven.files import replacing
+from einthoven.files import METRICS_FILE, read_json, replacing
 from einthoven.records.record import canonical_patient
 from einthoven.tasks import Task, kind_of, positives
 from einthoven.tasks.kind import Form
@@ -353,6 +353,36 @@ class Predictions:
                 remedy="delete it and repeat the command that wrote it",
             )
         return loaded
+
+
+def table_file(folder: Path, split: str) -> Path:
+    """File of the predictions of a split in a run folder."""
+    return folder / "predictions" / f"{split}.parquet"
+
+
+def run_table(folder: Path, split: str) -> Predictions:
+    """Read the predictions of a split in a run folder.
+
+    A finished run states the digests of its tables in `metrics.json` (key `predictions`); tables of
+    unfinished runs, and of earlier versions, only state their split.
+
+    Raises
+    ------
+    EvaluationError
+        As `Predictions.load` of a run, and for the table of another split or another run.
+    """
+    file, metrics = table_file(folder, split), folder / METRICS_FILE
+    table = Predictions.load(file, of_run=True)
+    remedy = "delete it and repeat the command that wrote it"
+    if (stored := table.metadata.get("split", split)) != split:
+        raise EvaluationError(f"{file} holds the predictions of {stored}", remedy=remedy)
+    digests = read_json(metrics).get("predictions", {}) if metrics.is_file() else {}
+    if digests.get(split, table.digest) != table.digest:
+        raise EvaluationError(
+            f"{file} is not the table that the run's {METRICS_FILE} was computed from",
+            remedy=remedy,
+        )
+    return table
 
 
 def listed(names: Sequence[object], *, separator: str = ", ") -> str:

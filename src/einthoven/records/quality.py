@@ -46,7 +46,7 @@ _QUIET_MV, _QUIET_LEAD_MV = 0.06, 0.012  # and
 _QUIET_SHARE = 0.3  # of the largest: none of PTB-XL's folds 1 to 8 has less in all leads
 _UNRELATED_LEAD = 0.045  # share of a lead's variance that the others explain; 0.2 in a noisy lead
 # Standard deviation of a lead's difference from the nearest multiple of another, mV, and its share
-# of the lead's own; the least in PTB-XL are 0.006 and 0.019, but not in the same record.
+# of the lead's own; the least in PTB-XL are 0.006 and 0.019.
 _SAME_MV, _SAME_SHARE = 0.004, 0.05
 _LOST = 3  # zeros, or 6 ms, from which on 0.05 mV on both sides make a dropout; below, 0.1 mV
 _FAR, _FAR_LONG = 0.1, 0.05  # of the same sign

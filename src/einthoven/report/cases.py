@@ -22,6 +22,7 @@ from einthoven.errors import CohortError, EvaluationError, PreparationError, Rec
 from einthoven.evaluate.reliability import calibrated, is_recalibrated
 from einthoven.files import CONFIG_FILE, Json, read_json, replacing
 from einthoven.predictions import Calibration, Predictions
+from einthoven.predictions.table import run_table
 from einthoven.records import read_record
 from einthoven.records.quality import findings, warnings
 from einthoven.records.record import Record
@@ -120,7 +121,7 @@ def calls_of(folder: Path, table: Predictions) -> Calls | None:
     if "folds" in table.metadata:
         tables = sorted(folder.glob("folds/*/predictions/test.parquet"))
         parts = [
-            np.isin(table.records, Predictions.load(part, of_run=True).records) for part in tables
+            np.isin(table.records, run_table(part.parent.parent, "test").records) for part in tables
         ]
         if not parts or not np.any(parts, axis=0).all():
             return None  # the folds were deleted, and with them the fold of each record

@@ -28,13 +28,13 @@ from einthoven.files import (
     read_lines,
 )
 from einthoven.predictions import Predictions, listed
+from einthoven.predictions.table import run_table
 from einthoven.records.record import Record
 from einthoven.report.cases import calls_of, examples_of, gallery_of, reader_of, wrong_classes
 from einthoven.report.description import cohort_of, describe, flat, leakage, text
 from einthoven.report.format import without_folder
 from einthoven.report.tables import RARE
 
-PREDICTIONS = "predictions"
 PARTS = (
     "population", "curves", "calibration", "class_calibration", "subgroups", "coverage",
     "robustness",
@@ -214,7 +214,7 @@ def _test_table(folder: Path) -> Predictions:
             f"{folder} is not a finished run: {METRICS_FILE} is missing",
             remedy="run the same posttrain command again to finish it",
         )
-    return Predictions.load(folder / PREDICTIONS / "test.parquet", of_run=True)
+    return run_table(folder, "test")
 
 
 def _run(name: str, folder: Path, table: Predictions, resamples: int) -> Json:

@@ -25,9 +25,9 @@ from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate
 from einthoven.evaluate.metrics import f_max
 from einthoven.evaluate.scores import Score, plain, summary
 from einthoven.experiment.ensembles import mean_predictions
-from einthoven.experiment.run import PREDICTIONS
 from einthoven.files import HISTORY_FILE, METRICS_FILE, Json, read_json, read_lines
 from einthoven.predictions import Predictions
+from einthoven.predictions.table import run_table
 from einthoven.reproduce.grid import Group
 from einthoven.reproduce.run import RUNS, Reproduction, State
 from einthoven.training.run import RunFolder
@@ -264,10 +264,7 @@ class Results:
 
 
 def _predictions(folders: Folders, split: Split) -> Predictions:
-    tables = [
-        Predictions.load(folder / PREDICTIONS / f"{split}.parquet", of_run=True)
-        for folder in folders
-    ]
+    tables = [run_table(folder, split) for folder in folders]
     if len(tables) == 1:
         return tables[0]
     return mean_predictions(tables, [folder.name for folder in folders])
