@@ -106,7 +106,7 @@ def test_a_store_is_packed_with_the_values_of_the_caller(tmp_path: Path) -> None
     with pytest.raises(StoreError):
         pack(cohort, folder, leads=LEADS)
     with described(Sidecar(rate=250, unit="mV", leads=[*LEADS])):
-        (job,) = pack_module._jobs(cohort, tmp_path, LEADS)
+        (job,) = pack_module._jobs(cohort, tmp_path, {"leads": LEADS})
         assert pack(cohort, folder, leads=LEADS).index["rate"].tolist() == [250]
     Context().run(pack_module._pack_shard, job)  # as a fresh process, without the block's values
     assert pack_module._read_part(pack_module._part(tmp_path, 0))["rate"].tolist() == [250]

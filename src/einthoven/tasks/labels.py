@@ -197,9 +197,12 @@ class Threshold(Multilabel):
 def column_of(name: str, frame: pd.DataFrame, file: Path) -> pd.Series[Any]:
     """A column, its empty cells missing; CohortError if there is none."""
     if name not in frame:
+        alike = [str(x) for x in frame.columns if str(x).casefold() == name.casefold()]
         raise CohortError(
             f"{file}: no column {[name]}; it has {list(frame.columns[:8])}",
-            remedy="name a column of the table as the target",
+            remedy=f"rename the column {alike[0]!r} to {name!r}"
+            if alike
+            else "name a column of the table as the target, or rename one",
         )
     column = frame[name]
     if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
@@ -289,11 +292,11 @@ def _letters(name: str) -> str:
 
 
 def _shown(column: pd.Series[Any], bad: NDArray[np.bool_]) -> str:
-    """The first of some cells, with its row, and their number."""
-    count = int(bad.sum())
+    """The first of some cells, with its row, and how many follow."""
+    others = int(bad.sum()) - 1
+    more = f", and {others} more cell{'s' * (others > 1)} like it" if others else ""
     return (
-        f"{str(column.to_numpy()[bad][0])!r} in {count} row{'s' * (count > 1)}, first in row "
-        f"{int(bad.argmax()) + 1} below the header"
+        f"{str(column.to_numpy()[bad][0])!r} in row {int(bad.argmax()) + 1} below the header{more}"
     )
 
 
