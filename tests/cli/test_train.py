@@ -17,6 +17,7 @@ from einthoven.models import load_model, read_config
 from einthoven.predictions import Predictions
 from einthoven.signals.store import Store
 from einthoven.stages import recipe as recipes
+from einthoven.training.tracking import TRACKERS
 
 
 def test_posttrain_writes_its_evaluation_and_is_repeated_without_training(
@@ -52,6 +53,48 @@ def test_another_request_for_the_same_folder_is_refused(
         status=1,
     )  # fmt: skip
     assert "stage2.epochs: 2" in result.err
+
+
+def test_a_tracker_is_sent_the_epochs_of_both_stages_and_the_test_metrics(
+    made: Any, cli: Any, synthetic_path: Path, synthetic_store: Store, tiny_backbone: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    sent: list[tuple[str, int]] = []
+    given: dict[str, Any] = {}
+
+    class Recording:
+        identity, place, latest = "", "here", {}
+
+        def __init__(self, folder: Path, parameters: dict[str, Any], identity: str) -> None:
+            given.update(parameters)
+
+        def write(self, values: dict[str, float], step: int) -> None:
+            sent.extend((key, step) for key in values)
+
+        def finish(self, *, is_complete: bool) -> None:
+            given["is_complete"] = is_complete
+
+    monkeypatch.setitem(TRACKERS, "json", Recording)  # a package that is always there
+    command = (
+        "posttrain", synthetic_path, "--backbone", tiny_backbone, "--weights", made.encoder,
+        "--recipe", made.recipe, "--store", synthetic_store.root,
+        "--min-records", 8, "--resamples", 20, "--device", "cpu", "--set", "seed=0",
+    )  # fmt: skip
+    cli(*command, "--out", made.run, "--track", "json")
+    stages = {key.rpartition("/")[0] for key, _ in sent}
+    assert {"stage2", "refit/stage2", "test"} < stages
+    assert [step for key, step in sent if key == "stage2/validation_loss"] == [1, 2]
+    assert ("test/macro_auroc", 0) in sent
+    assert given["backbone"] == tiny_backbone
+    assert given["stage2.epochs"] == 2
+    assert given["is_complete"]
+
+    refused = made.run.with_name("refused")
+    monkeypatch.setattr("einthoven.training.tracking.find_spec", lambda name: None)
+    result = cli(*command, "--out", refused, "--track", "mlflow", status=1)
+    assert "pip install mlflow" in result.err
+    assert not refused.exists()
+    assert "tensorboard" in cli(*command, "--out", refused, "--track", "other", status=2).err
 
 
 def test_labels_without_positive_training_records_are_reported(

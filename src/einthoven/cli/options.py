@@ -55,6 +55,30 @@ Out = Annotated[
 ]
 
 
+def _check_tracker(name: str | None) -> str | None:
+    """Refuse an unknown tracker, and one that is not installed, before anything is read."""
+    if name is not None:
+        from einthoven.training.tracking import TRACKERS, check_tracker
+
+        if name not in TRACKERS:
+            raise typer.BadParameter(f"{name!r} is not one of {', '.join(TRACKERS)}")
+        check_tracker(name)
+    return name
+
+
+Track = Annotated[
+    str | None,
+    typer.Option(
+        callback=_check_tracker,
+        metavar="TRACKER",
+        help="Also send the metrics of every epoch, the recipe and the test metrics to a tracker, "
+        "installed by pip: tensorboard (writes into OUT), mlflow (MLFLOW_TRACKING_URI), or wandb "
+        "(uploads to its server on the network, unless WANDB_MODE=offline).",
+        show_default=False,
+    ),
+]
+
+
 def _check_device(name: str) -> str:
     """Refuse a device that does not exist before anything is read."""
     if name not in ("auto", "cpu"):

@@ -17,6 +17,7 @@ from einthoven.cli.options import (
     Overrides,
     Sidecar,
     Threads,
+    Track,
     backbone_options,
     use_threads,
 )
@@ -82,6 +83,7 @@ def pretrain(
     overrides: Overrides = None,
     options: Options = None,
     leads: Leads = None,
+    track: Track = None,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -96,6 +98,7 @@ def pretrain(
     from einthoven.stages.pretrain import pretrain
     from einthoven.stages.recipe import load_pretraining
     from einthoven.training.distributed import Processes
+    from einthoven.training.tracking import tracked
 
     name = recipe or entry(backbone).pretraining_recipe
     settings = load_pretraining(name, overrides or (), backbone=backbone)
@@ -113,7 +116,8 @@ def pretrain(
     members, protected = _open(
         paths, packed, protect or (), labels, processes, leads_of(backbone, network)
     )
-    with progress_bars() as progress, shown_warnings():
+    tracker = track if processes.is_main else None
+    with progress_bars() as bars, shown_warnings(), tracked(tracker, out, bars) as progress:
         result = pretrain(
             [cohort for cohort, _ in members],
             [store for _, store in members],

@@ -21,6 +21,7 @@ from einthoven.cli.options import (
     StorePath,
     Task,
     Threads,
+    Track,
     Unit,
     backbone_options,
     output_folder,
@@ -99,6 +100,7 @@ def posttrain(
     allow_leakage: AllowLeakage = False,
     options: Options = None,
     leads: Leads = None,
+    track: Track = None,
     device: Device = "auto",
     threads: Threads = None,
 ) -> None:
@@ -122,6 +124,7 @@ def posttrain(
     from einthoven.experiment.posttrain import plan_training
     from einthoven.experiment.run import check_splits, run_experiment
     from einthoven.training.distributed import Processes
+    from einthoven.training.tracking import tracked
 
     refuse_inside(out, cohort)
     with shown_warnings():
@@ -149,7 +152,8 @@ def posttrain(
     _report_unlearnable(usable if folds is None else usable.with_splits("train"))
     run = run_experiment if folds is None else partial(run_folds, folds=folds)
     was_finished = (out / METRICS_FILE).is_file()
-    with progress_bars() as progress, shown_warnings():
+    tracker = track if processes.is_main else None
+    with progress_bars() as bars, shown_warnings(), tracked(tracker, out, bars) as progress:
         result = run(
             labelled,
             packed,
