@@ -68,6 +68,7 @@ def test_tables_that_do_not_hold_together_are_refused(tmp_path: Path, change, me
         open_cohort(tmp_path / "own.csv")
 
 
+@pytest.mark.filterwarnings("ignore::einthoven.cohorts.cohort.CohortWarning")  # of the spelling
 def test_names_of_digits_stay_as_they_are_written(tmp_path: Path) -> None:
     """007 is not 7, 1E5 not 100000, and a file keeps the zeros in front of its number."""
     people = ["007", "7", "1E5", "100000", "12345678901234567890"]
@@ -232,7 +233,7 @@ def test_an_odd_cell_is_shown_with_its_row(tmp_path: Path) -> None:
     frame = rows().astype({"AFIB": str})
     frame.loc[7, "AFIB"] = "?"
     frame.to_csv(tmp_path / "own.csv", index=False)
-    with pytest.raises(CohortError, match=r"'AFIB' .*'\?' .* 1 .* 8 "):
+    with pytest.raises(CohortError, match=r"'AFIB' .*'\?' .* 8 "):
         open_cohort(tmp_path / "own.csv")
 
 

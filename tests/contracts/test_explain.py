@@ -60,6 +60,11 @@ def test_gradients_suit_every_differentiable_network(model: Model) -> None:
     complete = attribute(model, RECORD, "B", GRADIENTS[0])
     assert complete.completeness_error is not None
     change = abs(complete.output - complete.baseline_output)
+    if model.backbone.name == "ecg_fm":
+        # Its group normalisation removes the scale of the input: the output jumps where the path
+        # leaves the flat line, and no number of steps sees the jump. The error is stated.
+        assert complete.completeness_error > TOLERANCE * change
+        return
     assert complete.completeness_error <= TOLERANCE * change + 1e-3
 
 

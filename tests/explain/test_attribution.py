@@ -145,7 +145,7 @@ def test_an_attribution_is_more_faithful_than_its_reverse(model: Model) -> None:
 def test_drawing_layers_anew_changes_the_attribution_and_not_the_model(model: Model) -> None:
     made, before = attribute(model, RECORD, "B"), model.classifier.state_dict()
     before = {name: tensor.clone() for name, tensor in before.items()}
-    correlations = reinitialisation(model, RECORD, made)
+    correlations = reinitialisation(model, RECORD, made, seed=1)  # the model has seed 0
     assert next(iter(correlations)) == "head"
     assert len(correlations) == 1 + len([g for g in model.backbone.layer_groups() if g])
     assert all(value < 0.9 for value in correlations.values())
