@@ -123,12 +123,12 @@ def _examine_recording(recording: Stretches) -> Iterator[str]:
         for finding in quality.findings(record):
             yield f"  {_PREFIXES[finding.level]}: {finding.text}"
         return
-    found: dict[tuple[int, str], dict[float, str]] = {}
+    groups: dict[tuple[int, str], dict[float, str]] = {}
     for start, each in zip(recording.starts, records, strict=True):
         for finding in quality.findings(each):
             key = quality.LEVELS.index(finding.level), finding.name
-            found.setdefault(key, {}).setdefault(start, finding.text)
-    for (level, _), texts in sorted(found.items()):
+            groups.setdefault(key, {}).setdefault(start, finding.text)
+    for (level, _), texts in sorted(groups.items()):
         start, text = next(iter(texts.items()))
         where = f"in {len(texts)} of {len(records)} stretches, the first from {start:.10g} s"
         yield f"  {_PREFIXES[quality.LEVELS[level]]}: {where}: {text}"

@@ -74,11 +74,11 @@ def files_below(folder: Path, unreachable: list[Path] | None = None) -> Iterator
                 continue
             entered.add(key)
             with os.scandir(place) as entries:
-                found = list(entries)
+                children = list(entries)
         except OSError:
             missed.append(place)
             continue
-        for entry in found:
+        for entry in children:
             path = place / entry.name
             if entry.is_dir():
                 heappush(links, path) if entry.is_symlink() else folders.append(path)
@@ -392,19 +392,19 @@ def _column_names(
             remedy="separate the cells with commas",
         )
     spare = iter(unnamed)
-    named = [name or next(spare, "") for name in names]
-    for place, name in enumerate(named):
+    columns = [name or next(spare, "") for name in names]
+    for place, name in enumerate(columns):
         if not _UNNAMED.fullmatch(name):
             break
-        named[place] = f"Unnamed: {place}"
-    if "" in named:
-        raise _nameless(named.index(""), file, refusal)
-    twice = [name for place, name in enumerate(named) if name in named[:place]]
+        columns[place] = f"Unnamed: {place}"
+    if "" in columns:
+        raise _nameless(columns.index(""), file, refusal)
+    twice = [name for place, name in enumerate(columns) if name in columns[:place]]
     if twice:
         raise refusal(
             f"{file}: the column {twice[0]!r} is there twice", remedy="use each name once"
         )
-    return named
+    return columns
 
 
 def without_index(frame: DataFrame) -> DataFrame:

@@ -82,8 +82,8 @@ def explain(
         loaded = load_model(model_folder(model))
     record = read_record(file)
     prediction = predict_record(loaded, record)
-    chosen = label or _highest(loaded, prediction)
-    attribution = attribute(loaded, record, chosen, method or DEFAULT)
+    target = label or _highest(loaded, prediction)
+    attribution = attribute(loaded, record, target, method or DEFAULT)
     # A second method of another kind.
     kinds = ("smoothgrad", "occlusion-waves")
     suitable = [name for name in methods_of(loaded, record) if name in kinds]
@@ -93,12 +93,12 @@ def explain(
     nearest = (
         _neighbours(loaded, record, file, cohort, embeddings, store, _SIMILAR) if cohort else []
     )
-    command = ["einthoven", "explain", model.name, file.name, "--label", chosen]
+    command = ["einthoven", "explain", model.name, file.name, "--label", target]
     command += ["--method", attribution.method, "--out", out.name]
     command += ["--cohort", cohort.name] if cohort else []
     page = write_explanation(
         out,
-        _stated(loaded, prediction, chosen),
+        _stated(loaded, prediction, target),
         record,
         attribution,
         shares,
@@ -109,7 +109,7 @@ def explain(
     for warning in prediction.warnings:
         note(f"Warning: {warning}", style="yellow")
     subject = "Evidence" if attribution.is_for_label else "Attention"
-    echo(f"{subject} for {chosen}: {shares.in_words()} ({attribution.method})")
+    echo(f"{subject} for {target}: {shares.in_words()} ({attribution.method})")
     echo(f"Page: {page}")
 
 
@@ -164,9 +164,9 @@ def similar(
 
     with shown_warnings():
         loaded = load_model(model_folder(model))
-    found = _neighbours(loaded, read_record(file), file, cohort, embeddings, store, count)
+    neighbours = _neighbours(loaded, read_record(file), file, cohort, embeddings, store, count)
     if as_json:
-        echo(json.dumps({"record": str(file), "similar": found}))
+        echo(json.dumps({"record": str(file), "similar": neighbours}))
         return
     table = Table(
         "record",
@@ -175,7 +175,7 @@ def similar(
         title=f"Records similar to {file}",
         title_justify="left",
     )
-    for row in found:
+    for row in neighbours:
         table.add_row(row["record"], f"{row['distance']:.3f}", ", ".join(row["labels"]) or "none")
     output.print(table)
 
@@ -197,8 +197,8 @@ def _neighbours(
     from einthoven.inference import Embedder
 
     cohort = full_cohort(source)
-    known = _embeddings_of(model, cohort, source, embeddings, store)
-    gallery = Gallery.of(known.records, known.patients, known.vectors)
+    stored = _embeddings_of(model, cohort, source, embeddings, store)
+    gallery = Gallery.of(stored.records, stored.patients, stored.vectors)
     patients = {record.patient} if record.patient else set()
     # Paths of WFDB records have no suffix.
     own = {file.resolve(), file.resolve().with_suffix("")}
@@ -206,7 +206,7 @@ def _neighbours(
     patients |= set(cohort.patients()[np.array(paths)].tolist())
     without = np.isin(gallery.patients, list(patients))
     query = Embedder(model, "pooled", precision="fp32", device="cpu").embed(record)
-    found = gallery.nearest(query, count, without=without)
+    neighbours = gallery.nearest(query, count, without=without)
     rows = dict(zip(cohort.ids().tolist(), range(len(cohort)), strict=True))
     return [
         {
@@ -214,7 +214,7 @@ def _neighbours(
             "distance": each.distance,
             "labels": labels_of(cohort, rows[each.record]),
         }
-        for each in found
+        for each in neighbours
     ]
 
 
@@ -245,16 +245,16 @@ def _embeddings_of(
             note(f"Embedding {counted(len(cohort), 'record')} into {file} (once)")
             with progress_bars() as progress:
                 embed_cohort(model, cohort, packed, file, progress=progress)
-    known = read_embeddings(file)
-    if known.metadata.get("weights_sha256") != weights:
+    stored = read_embeddings(file)
+    if stored.metadata.get("weights_sha256") != weights:
         raise EvaluationError(
             f"{file} has embeddings by another model",
             remedy="leave --embeddings out, or write them with this model: einthoven embed",
         )
-    strangers = set(known.records.tolist()) - set(cohort.ids().tolist())
+    strangers = set(stored.records.tolist()) - set(cohort.ids().tolist())
     if strangers:
         raise EvaluationError(
             f"{file} has {len(strangers)} records that {source} lacks, such as {min(strangers)}",
             remedy="name the embeddings of this cohort",
         )
-    return known
+    return stored

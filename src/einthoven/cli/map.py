@@ -82,16 +82,16 @@ def map(
     ]
     columns = _columns(files, hospitals, cohort or [], label or [])
     vectors = np.concatenate([file.vectors for file in files])
-    chosen = np.arange(len(vectors))
+    rows = np.arange(len(vectors))
     if len(vectors) > records:
-        chosen = np.sort(np.random.default_rng(seed).choice(len(vectors), records, replace=False))
+        rows = np.sort(np.random.default_rng(seed).choice(len(vectors), records, replace=False))
         note(f"{records:,} of {len(vectors):,} records are drawn (--records)")
-    points = project(vectors[chosen], "pca" if projection == "pca" else "umap", seed=seed)
-    colourings, details = _colourings(columns, chosen)
+    points = project(vectors[rows], "pca" if projection == "pca" else "umap", seed=seed)
+    colourings, details = _colourings(columns, rows)
     if out.suffix.lower() == ".svg":
         write_text(out, str(map_figure(points, colourings)))
     else:
-        names = np.concatenate([file.records for file in files])[chosen].tolist()
+        names = np.concatenate([file.records for file in files])[rows].tolist()
         about = {
             "model": files[0].metadata.get("backbone", ""),
             "projection": projection,
@@ -166,28 +166,28 @@ def _frequent(cohort: Cohort) -> list[str]:
     return [str(name) for name in usual.index[:_SHOWN_LABELS]]
 
 
-def _colourings(columns: dict[str, list[Any]], chosen: Any) -> tuple[list[Colouring], list[str]]:
-    """Colourings of the chosen records, and a text about each of them.
+def _colourings(columns: dict[str, list[Any]], rows: Any) -> tuple[list[Colouring], list[str]]:
+    """Colourings of some records, and a text about each of them.
 
     A fact that is not known of most records is in the text only.
     """
     from einthoven.report.map import Colouring
 
     texts = columns.pop("labels", None)
-    parts = {name: [values[i] for i in chosen] for name, values in columns.items()}
+    parts = {name: [values[i] for i in rows] for name, values in columns.items()}
     order = sorted(parts, key=lambda name: _FACTS.index(name) if name in _FACTS else -1)
     colourings = []
     for name in order:
-        known = [value for value in parts[name] if value is not None]
-        is_number = all(isinstance(value, float | int) for value in known)
-        is_rare = name in _FACTS and 2 * len(known) < len(chosen)
-        if known and not is_rare:
+        stated = [value for value in parts[name] if value is not None]
+        is_number = all(isinstance(value, float | int) for value in stated)
+        is_rare = name in _FACTS and 2 * len(stated) < len(rows)
+        if stated and not is_rare:
             colouring = Colouring(name, parts[name], "number" if is_number else "category")
             colourings.append(colouring)
-    colourings = colourings or [Colouring("no cohort named", [None] * len(chosen))]
+    colourings = colourings or [Colouring("no cohort named", [None] * len(rows))]
     about = [name for name in _FACTS if name in parts]
     details = []
-    for place, row in enumerate(chosen):
+    for place, row in enumerate(rows):
         words = [texts[row] or "no label"] if texts else []
         words += [f"{name} {_plain(parts[name][place])}" for name in about]
         details.append("; ".join(words))

@@ -191,15 +191,15 @@ def _recognises(path: Path) -> bool:
     if not path.is_dir() or any((path / name).is_file() for name in TABLES):
         return False
     others = {*suffixes()} - _OF_WFDB
-    found: list[bool] = []
+    has_codes: list[bool] = []
     for file in islice(files_below(path), _FIRST):  # a large folder of other files takes no longer
         if file.suffix == ".hea" and not file.name.startswith("."):
-            found.append(_has_codes(file))
+            has_codes.append(_has_codes(file))
         elif file.suffix.lower() in others:
-            found.append(False)
-        if len(found) == _SAMPLE:
+            has_codes.append(False)
+        if len(has_codes) == _SAMPLE:
             break
-    return 2 * sum(found) > len(found)
+    return 2 * sum(has_codes) > len(has_codes)
 
 
 def _has_codes(header: Path) -> bool:

@@ -14,7 +14,6 @@ records that is asked for and misses the rare class: see docs/uncertainty.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -219,8 +218,8 @@ def _cross_fitted(
         if folds is not None:
             others = predictions.select(~rows)
             own = None if own is None else _fit_like(own, others)
-            fitted = fit_sets(_calibrated(others, own), coverage=sets.coverage)
-        parts.append(sides_of(_calibrated(predictions.select(rows), own), own, fitted))
+            fitted = fit_sets(others.calibrated(own), coverage=sets.coverage)
+        parts.append(sides_of(predictions.select(rows).calibrated(own), own, fitted))
         order.append(np.flatnonzero(rows))
     return Sides.joined(parts, np.argsort(np.concatenate(order)))
 
@@ -230,14 +229,6 @@ def _fit_like(
 ) -> Calibration | ClassCalibration:
     is_classes = isinstance(calibration, ClassCalibration)
     return fit_classes(predictions) if is_classes else fit_calibration(predictions)
-
-
-def _calibrated(
-    predictions: Predictions, calibration: Calibration | ClassCalibration | None
-) -> Predictions:
-    if calibration is None:
-        return predictions
-    return replace(predictions, probabilities=calibration.apply(predictions.probabilities))
 
 
 def sides_of(

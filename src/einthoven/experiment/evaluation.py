@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -93,10 +92,9 @@ def fitted_entries(validation: Predictions) -> Json:
             f"rarer class, summed over labels; limit {MIN_FOR_TEMPERATURES})",
             extra={"topic": "calibration"},
         )
-    calibrated = replace(validation, probabilities=calibration.apply(validation.probabilities))
     return {
         "calibration": calibration.to_dict(),
-        "sets": fit_sets(calibrated).to_dict(),
+        "sets": fit_sets(validation.calibrated(calibration)).to_dict(),
         "calibration_fit": {
             "split": validation.metadata.get("split", ""),
             "cohort": validation.metadata.get("cohort", ""),

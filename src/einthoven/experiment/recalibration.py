@@ -83,7 +83,7 @@ class _Fit(NamedTuple):
             calibration = refit_calibration(table, present.calibration.thresholds)
         elif present.calibration is not None:
             calibration = fit_classes(table)
-        sets = fit_sets(_calibrated(table, calibration), coverage=present.sets.coverage)
+        sets = fit_sets(table.calibrated(calibration), coverage=present.sets.coverage)
         if isinstance(sets, LabelSets):
             assert isinstance(present.sets, LabelSets)
             assert isinstance(calibration, Calibration)
@@ -164,7 +164,7 @@ def recalibrate_model(
         parts = [(~rows, fit)]
     order = np.argsort(np.concatenate([np.flatnonzero(part) for part, _ in parts]))
     before = table if is_cross_fitted else table.select(~rows)
-    values = [_calibrated(table.select(part), own.calibration) for part, own in parts]
+    values = [table.select(part).calibrated(own.calibration) for part, own in parts]
     after = replace(before, probabilities=np.concatenate([v.probabilities for v in values])[order])
     answered = [sides_of(v, *own) for v, (_, own) in zip(values, parts, strict=True)]
     change, interval = _change(before, after, resamples, seed)
@@ -179,14 +179,6 @@ def recalibrate_model(
         change=change,
         interval=interval,
     )
-
-
-def _calibrated(
-    table: Predictions, calibration: Calibration | ClassCalibration | None
-) -> Predictions:
-    if calibration is None:
-        return table
-    return replace(table, probabilities=calibration.apply(table.probabilities))
 
 
 def _check_unseen(folder: str | Path, cohort: Cohort, store: Store) -> None:

@@ -65,11 +65,11 @@ def r_peaks(record: Record) -> NDArray[np.float64]:
     heights = envelope[places - 1]
     # The highest peaks of as many as there are seconds: usual beats, and few of what lies between.
     usual = np.median(np.sort(heights)[-max(1, round(record.duration)) :])
-    found = places[heights >= max(_HEIGHT * usual, 1e-9)] - 1
-    found = _without_t_waves(found, envelope[found], rate)
+    peaks = places[heights >= max(_HEIGHT * usual, 1e-9)] - 1
+    peaks = _without_t_waves(peaks, envelope[peaks], rate)
     half = max(1, round(0.06 * rate))
     sharp = np.sqrt(energy)
-    windows = [(max(0, place - half), place + half + 1) for place in found]
+    windows = [(max(0, place - half), place + half + 1) for place in peaks]
     return np.array([(a + int(sharp[a:b].argmax())) / rate for a, b in windows])
 
 
@@ -77,12 +77,12 @@ def _without_t_waves(
     places: NDArray[np.intp], heights: NDArray[np.float64], rate: float
 ) -> NDArray[np.intp]:
     """Leave out what follows a much higher peak so closely that it is its T wave."""
-    kept: list[int] = []
+    beats: list[int] = []
     for i, place in enumerate(places):
-        is_close = bool(kept) and place - places[kept[-1]] < _T_WAVE * rate
-        if not (is_close and heights[i] < _T_HEIGHT * heights[kept[-1]]):
-            kept.append(i)
-    return places[kept]
+        is_close = bool(beats) and place - places[beats[-1]] < _T_WAVE * rate
+        if not (is_close and heights[i] < _T_HEIGHT * heights[beats[-1]]):
+            beats.append(i)
+    return places[beats]
 
 
 def segments(record: Record) -> tuple[Segment, ...]:

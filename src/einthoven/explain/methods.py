@@ -178,7 +178,7 @@ def _last_convolution(model: Model, crops: Crops) -> nn.Module | None:
 
     A network with attention has convolutions in front only.
     """
-    found: list[nn.Module] = []
+    convolutions: list[nn.Module] = []
 
     def hook(module: nn.Module, inputs: Any, result: Any) -> None:
         widths = {
@@ -189,7 +189,7 @@ def _last_convolution(model: Model, crops: Crops) -> nn.Module | None:
         if isinstance(result, Tensor) and result.ndim in (3, 4) and result.shape[-1] > 1:
             is_row = result.ndim == 3 or result.shape[2] == 1
             if is_row and result.shape[1] in widths:
-                found.append(module)
+                convolutions.append(module)
 
     inner = [
         part
@@ -203,7 +203,7 @@ def _last_convolution(model: Model, crops: Crops) -> nn.Module | None:
     finally:
         for handle in handles:
             handle.remove()
-    return found[-1] if found and not layers else None
+    return convolutions[-1] if convolutions and not layers else None
 
 
 # ---------------------------------------------------------------------- attention

@@ -84,10 +84,10 @@ class Shares:
             return f"{_percent(by_lead.sum())} in {place}"
         order = np.argsort(-by_lead, kind="stable")
         enough = np.cumsum(by_lead[order]) >= _ENOUGH * by_lead.sum()
-        chosen = order[: min(int(enough.argmax()) + 1, _MOST_LEADS)]
-        leads = listed_leads([self.leads[i] for i in chosen])
+        first = order[: min(int(enough.argmax()) + 1, _MOST_LEADS)]
+        leads = listed_leads([self.leads[i] for i in first])
         where = f"{place} of {leads}" if place else leads
-        return f"{_percent(by_lead[chosen].sum())} in {where}"
+        return f"{_percent(by_lead[first].sum())} in {where}"
 
 
 def _percent(share: float) -> str:

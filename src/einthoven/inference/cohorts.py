@@ -143,10 +143,10 @@ def predict_statements(
 
 def _targets(model: Model, labels: Sequence[str], cohort: Cohort, split: str) -> Matrix:
     """Targets in the order of the model's labels, (records, labels); 0 for other labels."""
-    known = cohort.targets(split)
-    targets = np.zeros((len(known), len(model.labels)), dtype=known.dtype)
+    own = cohort.targets(split)
+    targets = np.zeros((len(own), len(model.labels)), dtype=own.dtype)
     for label in labels:
-        targets[:, model.labels.index(label)] = known[:, cohort.labels.index(label)]
+        targets[:, model.labels.index(label)] = own[:, cohort.labels.index(label)]
     return targets
 
 
@@ -181,11 +181,8 @@ def calibrate_table(model: Model, table: Predictions) -> Predictions:
     calibration = calibration_of(model, table.labels)
     if calibration is None:
         return table
-    return replace(
-        table,
-        probabilities=calibration.apply(table.probabilities),
-        metadata=dict(table.metadata) | {CALIBRATED: "yes"},
-    )
+    metadata = dict(table.metadata) | {CALIBRATED: "yes"}
+    return replace(table.calibrated(calibration), metadata=metadata)
 
 
 def calibration_of(model: Model, labels: Sequence[str]) -> Calibration | ClassCalibration | None:

@@ -287,15 +287,15 @@ def _traced(graph: _Graph, records: Tensor) -> bytes:
 def _share(graph: Any) -> None:
     """Keep one of several equal constants, such as the waves that all layers use."""
     first: dict[tuple[Any, ...], str] = {}
-    names, kept = dict[str, str](), []
+    names, constants = dict[str, str](), []
     for constant in graph.initializer:
         key = (constant.data_type, tuple(constant.dims), constant.raw_data)
         names[constant.name] = first.setdefault(key, constant.name)
         if not constant.raw_data or names[constant.name] == constant.name:
             names[constant.name] = constant.name
-            kept.append(constant)
+            constants.append(constant)
     del graph.initializer[:]
-    graph.initializer.extend(kept)
+    graph.initializer.extend(constants)
     for node in graph.node:
         node.input[:] = [names.get(name, name) for name in node.input]
 
@@ -349,9 +349,9 @@ def _check_parity(
             f"onnxruntime {onnxruntime.__version__} does not run the graph: {_reason(error)}",
             remedy="use the model in PyTorch, or another version of onnxruntime",
         ) from error
-    known, made_all = np.concatenate(expected), np.concatenate(made)
-    scale = 1.0 if is_probability else max(1.0, float(np.abs(known).max()))
-    deviation = float(np.abs(made_all - known).max()) / scale
+    reference, made_all = np.concatenate(expected), np.concatenate(made)
+    scale = 1.0 if is_probability else max(1.0, float(np.abs(reference).max()))
+    deviation = float(np.abs(made_all - reference).max()) / scale
     if not deviation <= TOLERANCE:
         raise ModelError(
             f"the graph's predictions differ from PyTorch's by {deviation:.1e}, more than "

@@ -114,16 +114,16 @@ def spread_starts(x: Tensor, count: int, generator: torch.Generator | None) -> T
     Tensor, shape (count, width)
         Random unit vectors where there are fewer different ones than starts.
     """
-    chosen = [int(torch.randint(len(x), (), generator=generator))]
-    nearest = (x - x[chosen[0]]).square().sum(1)
+    places = [int(torch.randint(len(x), (), generator=generator))]
+    nearest = (x - x[places[0]]).square().sum(1)
     fallback = normalize(torch.randn(count, x.shape[1], generator=generator), dim=1).to(x)
-    while len(chosen) < count and float(nearest.max()) > 1e-6:
+    while len(places) < count and float(nearest.max()) > 1e-6:
         total = nearest.double().cumsum(0)
         draw = torch.rand((), generator=generator, dtype=torch.float64).to(total) * total[-1]
         index = min(int(torch.searchsorted(total, draw)), len(x) - 1)
-        chosen.append(index)
+        places.append(index)
         nearest = torch.minimum(nearest, (x - x[index]).square().sum(1))
-    fallback[: len(chosen)] = x[chosen]
+    fallback[: len(places)] = x[places]
     return fallback
 
 

@@ -23,6 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from einthoven.errors import EvaluationError
 from einthoven.files import METRICS_FILE, read_json, replacing
+from einthoven.predictions.calibration import Calibration, ClassCalibration
 from einthoven.records.record import canonical_patient
 from einthoven.tasks import Task, kind_of, positives
 from einthoven.tasks.kind import Form
@@ -102,6 +103,12 @@ class Predictions:
             if isinstance(value, np.ndarray):
                 value.setflags(write=False)
             object.__setattr__(self, name, value)
+
+    def calibrated(self, calibration: Calibration | ClassCalibration | None) -> Predictions:
+        """The table with calibrated probabilities; itself without a calibration."""
+        if calibration is None:
+            return self
+        return replace(self, probabilities=calibration.apply(self.probabilities))
 
     @classmethod
     def from_arrays(

@@ -199,8 +199,8 @@ def _layout(text: str, sidecar: Sidecar) -> _Layout:
     sample = lines[header] if int(header) < len(lines) else ""
     layout = _Layout(_delimiter(sample, sidecar), int(header), ())
     width = len(layout.cells(sample))
-    named = (layout.cells(line) for line in lines[: layout.header])
-    names = next((cells for cells in named if len(cells) == width), [])
+    rows = (layout.cells(line) for line in lines[: layout.header])
+    names = next((cells for cells in rows if len(cells) == width), [])
     if header and not names:
         numbers = sum(not cell or _is_number(cell, marks) for cell in layout.cells(sample))
         if 2 * numbers < width:
@@ -322,8 +322,8 @@ def _refuse_thousands(
         separated, whole = "", ""
         for line in filter(str.strip, body.split("\n")):
             cells = [cell for piece in layout.pieces(line) for cell in piece]
-            chosen = cells if columns is None else [cells[x] for x in columns if x < len(cells)]
-            for cell in chosen:
+            selection = cells if columns is None else [cells[x] for x in columns if x < len(cells)]
+            for cell in selection:
                 if mark in cell:
                     separated = separated or cell
                 elif cell not in marks:

@@ -105,10 +105,10 @@ def _is_another(lead: str, further: str) -> bool:
     Two limb leads behind a third are its formula: `III (II - I)`.
     """
     words = _plain(further)
-    named = set(re.findall(r"-?[a-z]\w*", words))
-    others = {word.lstrip("-") for word in named if _LEAD.fullmatch(word.lstrip("-"))}
+    terms = set(re.findall(r"-?[a-z]\w*", words))
+    others = {word.lstrip("-") for word in terms if _LEAD.fullmatch(word.lstrip("-"))}
     others -= {lead.lower()}
     if len(others) > 1 and {lead.lower(), *others} <= _LIMB:
         return False
-    inverted = f"-{lead.lower()}" in named or _INVERSION.search(words) is not None
+    inverted = f"-{lead.lower()}" in terms or _INVERSION.search(words) is not None
     return bool(others) or inverted

@@ -176,8 +176,8 @@ def text_of(element: Element | None, path: str) -> str:
 
 def attribute_of(element: Element | None, path: str, name: str) -> str:
     """Attribute of the first element at a path; empty if there is none."""
-    found = element.find(path) if element is not None else None
-    return (found.get(name) or "").strip() if found is not None else ""
+    child = element.find(path) if element is not None else None
+    return (child.get(name) or "").strip() if child is not None else ""
 
 
 def statements_of(elements: list[Element], *paths: str) -> list[str]:
@@ -238,13 +238,13 @@ def count(file: EcgFile, field: str, text: str) -> int:
 
 def millivolts(file: EcgFile, field: str, unit: str) -> float:
     """Unit of voltage in millivolts. RecordError if it is none."""
-    known = {name.lower(): value for name, value in MILLIVOLTS.items()} | {"nv": 1e-6}
+    units = {name.lower(): value for name, value in MILLIVOLTS.items()} | {"nv": 1e-6}
     name = unit.replace("\N{MICRO SIGN}", "u").replace("\N{GREEK SMALL LETTER MU}", "u").lower()
-    if name not in known:
+    if name not in units:
         reason = "is no unit of voltage that is known: uV, mV, V, nV" if unit else "is missing"
         remedy = f"{_EXPORT} with the unit; it is never guessed"
         raise file.refusal(field, unit or None, reason, remedy=remedy)
-    return known[name]
+    return units[name]
 
 
 def samples(

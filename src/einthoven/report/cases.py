@@ -255,9 +255,9 @@ def gallery_of(
 def wrong_classes(table: Predictions) -> list[Json]:
     """Records whose most probable class is not the true one, the most confident ones first."""
     targets, shares = table.require_targets(), table.probabilities
-    known = np.flatnonzero(~np.isnan(targets).any(axis=1))
+    rows = np.flatnonzero(~np.isnan(targets).any(axis=1))
     truth, predicted = targets.argmax(axis=1), shares.argmax(axis=1)
-    wrong = known[truth[known] != predicted[known]]
+    wrong = rows[truth[rows] != predicted[rows]]
     order = np.argsort(-shares[wrong, predicted[wrong]], kind="stable")
     return [
         _names(table, row)
