@@ -68,7 +68,6 @@ def test_tables_that_do_not_hold_together_are_refused(tmp_path: Path, change, me
         open_cohort(tmp_path / "own.csv")
 
 
-@pytest.mark.filterwarnings("ignore::einthoven.cohorts.cohort.CohortWarning")  # of the spelling
 def test_names_of_digits_stay_as_they_are_written(tmp_path: Path) -> None:
     """007 is not 7, 1E5 not 100000, and a file keeps the zeros in front of its number."""
     people = ["007", "7", "1E5", "100000", "12345678901234567890"]
@@ -78,7 +77,8 @@ def test_names_of_digits_stay_as_they_are_written(tmp_path: Path) -> None:
         patient=[people[i % 5] for i in range(60)],
     )
     frame.to_csv(tmp_path / "own.csv", index=False)
-    cohort = open_cohort(tmp_path / "own.csv")
+    with pytest.warns(CohortWarning, match="'100000', '1E5'"):  # perhaps one patient
+        cohort = open_cohort(tmp_path / "own.csv")
     assert set(cohort.patients()) == set(people)
     assert cohort.ids()[:2].tolist() == ["0000", "0001"]
     assert cohort.table["path"].iloc[3] == "00003"
