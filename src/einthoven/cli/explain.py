@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from einthoven.cli.options import AsJson, StorePath, output_file
+from einthoven.cli.options import AsJson, ModelArgument, StorePath, output_file
 from einthoven.cli.progress import echo, note, output, progress_bars, shown_warnings
 from einthoven.errors import EvaluationError
 from einthoven.report.format import counted
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from einthoven.models import Model
     from einthoven.records import Record
     from einthoven.report.explanation import Prediction
-
-ModelArgument = Annotated[
-    Path, typer.Argument(metavar="MODEL", help="Model folder, or einthoven-small.")
-]
 
 CohortOption = Annotated[
     Path | None,

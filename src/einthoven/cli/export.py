@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from einthoven.cli.options import one_of, output_file
+from einthoven.cli.options import ModelArgument, one_of, output_file
 from einthoven.cli.progress import echo, note, shown_warnings
 from einthoven.models import SHIPPED
 
@@ -16,9 +16,7 @@ def export(
     out: Annotated[
         Path, typer.Option(callback=output_file, help="The file to write, such as model.onnx.")
     ],
-    model: Annotated[
-        Path, typer.Argument(metavar="[MODEL]", help="A model folder, or the included model.")
-    ] = Path(SHIPPED),
+    model: ModelArgument = Path(SHIPPED),
     to: Annotated[str, one_of("onnx", help="The form of the file.")] = "onnx",
     int8: Annotated[
         bool,

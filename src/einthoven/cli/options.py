@@ -179,6 +179,10 @@ Options = Annotated[
         "backbones NAME` lists them. Repeatable.",
     ),
 ]
+ModelArgument = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Model folder, or einthoven-small.")
+]
+"""Of commands about a model; those about ECGs have `ModelPath`."""
 ModelPath = Annotated[
     Path,
     typer.Option(

@@ -11,7 +11,7 @@ from rich.table import Column, Table
 from einthoven.cli.evaluate import Task
 from einthoven.cli.options import (
     Device,
-    ModelPath,
+    ModelArgument,
     Resamples,
     Seed,
     Sidecar,
@@ -33,7 +33,7 @@ _MEASURES = {
 
 
 def recalibrate(
-    model: ModelPath,
+    model: ModelArgument,
     cohort: Annotated[
         Path, typer.Argument(metavar="COHORT", help="Labelled ECGs of your own: table or folder.")
     ],
@@ -55,7 +55,7 @@ def recalibrate(
     thresholds no longer fit. A hundred labelled records correct them. The network does not change,
     and neither does the order of records by the probability of a label.
 
-        einthoven recalibrate --model RUN/model my-ecgs.csv --records 100 --out model-here
+        einthoven recalibrate RUN/model my-ecgs.csv --records 100 --out model-here
 
     Prints measures before and after, on the patients of the cohort that were not drawn for the fit;
     if all records are used, by five-fold cross-validation over patients. The model must not have

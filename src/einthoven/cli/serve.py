@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from einthoven.cli.options import Device, output_folder
+from einthoven.cli.options import Device, ModelArgument, output_folder
 from einthoven.cli.progress import echo, note, shown_warnings
 from einthoven.errors import EvaluationError
 from einthoven.models import SHIPPED
@@ -145,7 +145,7 @@ def _named(paths: list[Path], models: list[Model]) -> dict[str, Model]:
 
 
 def site(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help=f"Model folder, or {SHIPPED}.")],
+    model: ModelArgument,
     out: Annotated[
         Path,
         typer.Argument(
