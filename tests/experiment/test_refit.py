@@ -30,7 +30,7 @@ DATA = Data(crop_seconds=2.5, evaluation_crops=2, augmentation="none")
 
 
 @pytest.mark.parametrize(
-    ("falls", "stop_after"),
+    ("falls", "epochs"),
     [
         ((0.02, -0.005, 0.01), 3),  # 0.0083 in the mean, standard error 0.0058
         ((0.02, -0.02, 0.01), None),
@@ -39,10 +39,13 @@ DATA = Data(crop_seconds=2.5, evaluation_crops=2, augmentation="none")
     ],
 )
 def test_fine_tuning_is_trained_if_it_gains_on_all_records_together(
-    falls: tuple[float, ...] | None, stop_after: int | None, tmp_path: Path
+    falls: tuple[float, ...] | None, epochs: int | None, tmp_path: Path
 ) -> None:
     recipe = Recipe(
-        name="r", refit="always", stage1=Stage1(), stage2=Stage2(select="auto", keep="auto")
+        name="r",
+        refit="always",
+        stage1=Stage1(),
+        stage2=Stage2(epochs=50, warmup_epochs=5, min_steps=500, select="auto", keep="auto"),
     )
     folders = [tmp_path / str(number) for number in range(3)]
     selections = [
@@ -58,8 +61,14 @@ def test_fine_tuning_is_trained_if_it_gains_on_all_records_together(
     assert final.stage1 is not None
     assert (final.stage1.solver, final.refit) == ("logistic", "never")
     assert not final.uses_validation
-    assert (final.stage2.stop_after if final.stage2 else None) == stop_after
-    assert final.stage2 is None or final.stage2.keep == "always"
+    assert (final.stage2.epochs if final.stage2 else None) == epochs
+    if final.stage2 and epochs:
+        assert (final.stage2.keep, final.stage2.select, final.stage2.min_steps) == (
+            "always",
+            "last",
+            0,
+        )
+        assert final.stage2.warmup_epochs == pytest.approx(epochs / 10)  # 5 of 50 epochs
     without = [{**s, "selected_epoch": {"stage1": 1}} for s in selections]
     assert refit_recipe(recipe, without, folders).stage2 is None
 
@@ -141,7 +150,7 @@ def test_decisions_of_several_trainings_are_stated_once() -> None:
     ]
 
 
-def test_fine_tuning_ends_with_the_selected_epoch(
+def test_fine_tuning_lasts_as_many_epochs_as_were_selected(
     synthetic: Cohort, synthetic_store: Store, tmp_path: Path
 ) -> None:
     tuning = Stage2(epochs=3, batch_size=16, base_lr=1e-2, warmup_epochs=1, select="best")
@@ -149,7 +158,9 @@ def test_fine_tuning_ends_with_the_selected_epoch(
     model = load_model(out / "model")
     epoch = model.config["provenance"]["selected_epoch"]["stage2"]
     recipe = read_json(out / REFIT / "run.json")["request"]["recipe"]
-    assert (recipe["stage2"]["stop_after"], recipe["stage2"]["select"]) == (epoch, "last")
+    assert (recipe["stage2"]["epochs"], recipe["stage2"]["select"]) == (epoch, "last")
+    lines = read_lines(out / REFIT / "stage2" / "metrics.jsonl")
+    assert len(lines) == epoch
     assert model.config["calibration_fit"]["split"] == "validation"
     # Stage 2 on another cohort: no out-of-fold predictions to calibrate by.
     assert out_of_fold_probabilities(out / REFIT / "stage1") is None

@@ -215,10 +215,10 @@ def test_records_that_the_initial_weights_have_seen(made: Json, numbers: list[st
 
 
 def test_a_second_stage_that_was_discarded_is_described_as_such() -> None:
-    recipe = {"stage1": {"epochs": 3}, "stage2": {"epochs": 24, "stop_after": 7}}
+    recipe = {"stage1": {"epochs": 3}, "stage2": {"epochs": 24, "drop_path": 0.1}}
     policy = [{"key": "stage2", "value": "discarded", "reason": "no gain of 0.5"}]
     stages = describe({"provenance": {"recipe": recipe, "policy": policy}})["stages"]
-    assert re.findall(r"[\d.]*\d", stages) == ["3", "7", "24", "0.5"]
+    assert re.findall(r"[\d.]*\d", stages) == ["3", "24", "0.1", "0.5"]
 
 
 def test_leakage_of_the_run_and_of_the_evaluation() -> None:

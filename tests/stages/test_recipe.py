@@ -172,7 +172,6 @@ def test_more_impossible_combinations() -> None:
         ("stage2.epochs=2.5", "epochs = 2.5"),
         ("stage2.epochs=true", "epochs = True"),
         ("seed=9223372036854775808", "seed = 9223372036854775808"),
-        ("stage2.stop_after=51", "stop_after = 51"),
         ("stage2.micro_batch=3", "micro_batch 3"),
         ("stage2.base_lr=nan", "base_lr"),
         ("initialise=random", "initialise = random"),

@@ -13,7 +13,6 @@ from recorder import KilledError, Recorder
 from torch import Tensor, nn
 
 from einthoven.errors import FileError, TrainingError
-from einthoven.files import HISTORY_FILE
 from einthoven.signals.random import generator_for
 from einthoven.training.checkpoint import load_weights
 from einthoven.training.distributed import Processes
@@ -96,24 +95,6 @@ def test_killed_run_resumes_to_the_same_weights(
         trained("killed", killed, progress=Recorder(kill=("test", after)))
     assert trained("killed", again) == expected
     assert same(state(again), state(whole))
-
-
-def test_training_stops_on_the_schedule_of_all_epochs(tmp_path: Path) -> None:
-    """It ends with the weights that the whole training has after that epoch."""
-
-    def second(model: nn.Module) -> dict[str, float]:
-        return {
-            "value": float(len((tmp_path / "whole" / HISTORY_FILE).read_text().splitlines()) == 1)
-        }
-
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "whole" / HISTORY_FILE).touch()
-    loop(tmp_path / "whole", network(), settings={"select": "value"}, validate=second).run()
-    stopped, selected = network(), network()
-    result = loop(tmp_path / "stopped", stopped, settings={"stop_after": 2}).run()
-    load_weights(tmp_path / "whole" / BEST, selected)
-    assert (result.best_epoch, len(result.history)) == (2, 2)
-    assert same(state(stopped), state(selected))
 
 
 def test_one_cycle_uses_the_rate_and_the_momentum_of_every_step(

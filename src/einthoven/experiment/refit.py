@@ -9,7 +9,7 @@ from typing import Any
 
 from einthoven.files import HISTORY_FILE, Json, read_lines
 from einthoven.stages.posttrain import GAIN, gains
-from einthoven.stages.recipe import Recipe, Stage1
+from einthoven.stages.recipe import Recipe, Stage1, Stage2
 from einthoven.stages.validation import LOSS, SELECT
 
 REFIT = "refit"
@@ -21,10 +21,12 @@ def refit_recipe(
 ) -> Recipe:
     """Recipe of a final training, with what was selected in one or more earlier ones.
 
-    Fine-tuning ends with the median of the selected epochs, on the schedule of all epochs, and is
-    left out if it was compared with the probe and does not gain on the validation records of all
-    trainings together (`gains`). AdamW trains the probe to
-    its last epoch, at the rate with the best mean over the trainings.
+    Fine-tuning lasts as many epochs as the median of the selected ones, and its learning rate falls
+    to the end within them: a network taken from a high rate is overconfident, and there is no
+    validation split left to see it. The warm-up keeps its share. Fine-tuning is left out if it was
+    compared with the probe and does not gain on the validation records of all trainings together
+    (`gains`). AdamW trains the probe to its last epoch, at the rate with the best mean over the
+    trainings.
 
     Parameters
     ----------
@@ -48,9 +50,20 @@ def refit_recipe(
         outcomes = [folder / "stage2" / GAIN for folder in folders]
         compared = all(file.is_file() for file in outcomes)
         if None not in epochs and (not compared or gains(outcomes)):
-            fixed = {"select": "last", "stop_after": median_high(epochs), "keep": "always"}
-            changes["stage2"] = recipe.stage2.model_copy(update=fixed)
+            changes["stage2"] = _shortened(recipe.stage2, median_high(epochs))
     return recipe.model_copy(update=changes)
+
+
+def _shortened(stage: Stage2, epochs: int) -> Stage2:
+    """Fine-tuning of a given number of epochs, kept to the last, with the warm-up in proportion."""
+    fixed = {
+        "epochs": epochs,
+        "warmup_epochs": stage.warmup_epochs * epochs / stage.epochs,
+        "min_steps": 0,  # the batch is that of the earlier trainings
+        "select": "last",
+        "keep": "always",
+    }
+    return stage.model_copy(update=fixed)
 
 
 def joint_policy(selections: Sequence[Mapping[str, Any]]) -> list[Json]:

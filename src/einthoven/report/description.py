@@ -206,9 +206,7 @@ def _stages(values: Json, recipe: Json) -> str:
             name = names.get(form_of(values), "logistic")
             stages.append(f"{name} regression on frozen features (penalty {_penalty(values)})")
             continue
-        if stop := stage.get("stop_after"):
-            name += f" for {stop} of {epochs} epochs"
-        elif epochs:
+        if epochs:
             name += f" for {counted(epochs, 'epoch')}"
         if stage:
             stages.append(name + (f" with {' and '.join(parts)}" if parts else ""))

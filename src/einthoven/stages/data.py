@@ -184,7 +184,6 @@ def loop_settings(
         "last": (None, False),
     }[recipe.select]
     settings = replace(settings, optimiser=recipe.optimiser, select=select, lowest=lowest)
-    settings = replace(settings, stop_after=recipe.stop_after)
     if recipe.schedule == "one-cycle":
         return replace(settings, cycle=recipe.one_cycle or Cycle())
     if recipe.schedule == "constant":  # a cosine between equal rates

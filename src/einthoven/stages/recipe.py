@@ -187,13 +187,9 @@ class Stage2(Optimisation):
     is lower than the probe's by more than the standard error of the difference. `auto` is `better`
     from 1,000 records on, and leaves stage 2 out with fewer; setting another key of [stage2], in a
     file or with `--set`, decides `auto`: `better`."""
-    stop_after: Positive | None = None
-    """Epoch after which training ends, on the schedule of all epochs; default: the last."""
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Stage2:
-        if self.stop_after is not None and self.stop_after > self.epochs:
-            raise ValueError(f"stop_after = {self.stop_after} of {self.epochs} epochs")
         if self.micro_batch and self.batch_size % self.micro_batch:
             raise ValueError(
                 f"micro_batch {self.micro_batch} does not divide batch_size {self.batch_size}"

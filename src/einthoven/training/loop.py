@@ -123,7 +123,7 @@ class Loop(Generic[T]):
         """
         settings, processes = self.settings, self.processes
         steps = max(1, self.batches.per_epoch // settings.accumulation)
-        schedule, total = settings.schedule(steps), settings.last_epoch * steps
+        schedule, total = settings.schedule(steps), settings.epochs * steps
         self.model.to(processes.device)
         optimiser = OPTIMISERS[settings.optimiser](
             self.groups, betas=settings.betas, eps=settings.eps
@@ -132,7 +132,7 @@ class Loop(Generic[T]):
         network = processes.wrap(self.model)
         shared = shared_batch_norms(self.model, processes=processes.world)
         with torch.random.fork_rng(), shared:
-            while state.epoch < settings.last_epoch:
+            while state.epoch < settings.epochs:
                 network.train()
                 now = last_save = time.monotonic()
                 batches = self.batches.epoch(
@@ -232,7 +232,7 @@ class Loop(Generic[T]):
     def _is_best(self, entry: dict[str, Any], state: Counters) -> bool:
         select = self.settings.select
         if select is None:
-            return entry["epoch"] == self.settings.last_epoch  # type: ignore[no-any-return]
+            return entry["epoch"] == self.settings.epochs  # type: ignore[no-any-return]
         if state.best_epoch < 0:
             return True
         return bool(

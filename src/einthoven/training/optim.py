@@ -121,8 +121,6 @@ class Settings:
     select, lowest : str or None, bool
         Validation metric of the best epoch (the earliest, on a tie), and whether its lowest value
         is the best; None selects the last epoch.
-    stop_after : int, optional
-        Epoch after which training ends, on the schedule of all `epochs`.
     checkpoint_seconds : float
         Time between two checkpoints within an epoch; one is written after every epoch anyway.
     seed : int
@@ -147,15 +145,9 @@ class Settings:
     precision: Precision = "fp32"
     select: str | None = None
     lowest: bool = False
-    stop_after: int | None = None
     checkpoint_seconds: float = 120.0
     seed: int = 0
     shared_draws: bool = False
-
-    @property
-    def last_epoch(self) -> int:
-        """Epoch after which training ends."""
-        return self.epochs if self.stop_after is None else self.stop_after
 
     def schedule(self, steps_per_epoch: int) -> Schedule | OneCycle:
         """Learning rate schedule over all steps."""
