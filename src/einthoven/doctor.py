@@ -16,9 +16,8 @@ from einthoven import __version__
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import create_backbone, entry
 from einthoven.cohorts import is_cohort
-from einthoven.errors import BackboneError, EinthovenError, RecordError
+from einthoven.errors import BackboneError, EinthovenError, RecordError, listed
 from einthoven.files import STORE_FILE
-from einthoven.predictions import listed
 from einthoven.records import STANDARD_LEADS, Record, quality
 from einthoven.records.calibration import without_calibration
 from einthoven.records.formats import Stretches, format_of, is_record, read_stretches, records_of

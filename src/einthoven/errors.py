@@ -6,7 +6,7 @@ The command line prints an `EinthovenError` and exits with status 1; other excep
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar, dataclass_transform
@@ -31,7 +31,10 @@ __all__ = [
     "StoreError",
     "TrainingError",
     "WeightsError",
+    "listed",
 ]
+
+SHOWN_NAMES = 5  # in a message
 
 Kind = TypeVar("Kind")
 
@@ -214,3 +217,10 @@ def first_fault(error: ValidationError, names: list[str]) -> tuple[str, str]:
         return f"unknown field {field!r}", f"the fields are {', '.join(names)}"
     message = fault["msg"].removeprefix("Value error, ")
     return f"{field} = {fault['input']!r}", message[0].lower() + message[1:]
+
+
+def listed(names: Sequence[object], *, separator: str = ", ") -> str:
+    """Join the first few names for a message, with the number of the others."""
+    shown = separator.join(str(name) for name in names[:SHOWN_NAMES])
+    more = len(names) - SHOWN_NAMES
+    return shown if more <= 0 else f"{shown} and {more} more"

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from einthoven import cohorts
 from einthoven.cohorts import (
     Cohort,
     Layout,
     layout_of,
     open_cohort,
     register_layout,
+    registry,
     without_labels,
 )
 from einthoven.cohorts.table import open_table
@@ -37,7 +37,7 @@ LISTED = Layout(
 
 @pytest.fixture
 def listed(ecgs: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(cohorts, "LAYOUTS", list(cohorts.LAYOUTS))
+    monkeypatch.setattr(registry, "LAYOUTS", list(registry.LAYOUTS))
     register_layout(LISTED)
     rows = "".join(f"{i},{i},{i % 2},{i % 3 % 2}\n" for i in range(12))
     (ecgs / "listed.csv").write_text(f"path,patient,first,second\n{rows}")
@@ -77,8 +77,8 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 
 def test_codes_are_those_of_a_task() -> None:
-    assert all(layout.codes in ("", *layout.tasks) for layout in cohorts.LAYOUTS)
-    assert len({layout.name for layout in cohorts.LAYOUTS}) == len(cohorts.LAYOUTS)
+    assert all(layout.codes in ("", *layout.tasks) for layout in registry.LAYOUTS)
+    assert len({layout.name for layout in registry.LAYOUTS}) == len(registry.LAYOUTS)
 
 
 @pytest.mark.parametrize(

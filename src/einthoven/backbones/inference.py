@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from einthoven.errors import BackboneError, EinthovenError
 from einthoven.progress import Progress
-from einthoven.signals.batches import SignalSource
+
+if TYPE_CHECKING:
+    from einthoven.signals.batches import SignalSource
 
 Aggregate = Literal["probability", "logit", "max"]
 Precision = Literal["fp32", "bf16"]

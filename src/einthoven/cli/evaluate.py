@@ -439,7 +439,7 @@ def _shared_statements(model: Model, cohort: Cohort) -> dict[str, list[tuple[int
     Raises EvaluationError if there is none.
     """
     from einthoven.cohorts.statements import shared_statements, statements
-    from einthoven.predictions import listed
+    from einthoven.errors import listed
 
     sides = {"the model": model.labels, cohort.name: cohort.labels}
     shared = shared_statements(*sides.values())

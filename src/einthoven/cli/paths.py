@@ -251,7 +251,7 @@ def _cached(cohort: Cohort, leads: Sequence[str] = STANDARD_LEADS) -> Path:
 
 def report_packing(store: Store) -> None:
     """Print how many records could not be packed, and why the first; and how many are doubtful."""
-    from einthoven.predictions import listed
+    from einthoven.errors import listed
     from einthoven.signals.pack import DERIVED, ROUNDED, excluded
 
     if len(store.quarantine):

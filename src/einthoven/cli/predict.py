@@ -23,7 +23,7 @@ from einthoven.cli.options import (
 )
 from einthoven.cli.progress import echo, note, output, progress_bars, shown_warnings
 from einthoven.errors import EvaluationError
-from einthoven.models import SHIPPED
+from einthoven.models import SHIPPED, refuse_models
 from einthoven.report.format import counted
 
 if TYPE_CHECKING:
@@ -91,7 +91,6 @@ def predict(
     command resumes when it is repeated. A finished table of another request is not replaced.
     """
     from einthoven.cli.paths import model_to_predict
-    from einthoven.inference import refuse_models
     from einthoven.models import open_model
 
     sources = sources or []
@@ -138,15 +137,18 @@ def _print_predictions(
     top: int | None,
 ) -> None:
     """Print a table for each ECG file, or for a simulated ECG without any; JSON without `top`."""
-    from einthoven.cohorts.synthetic import sample_record
     from einthoven.inference import Predictor
     from einthoven.records.formats import read_excerpt, records_of, suffixes
 
     predictor = Predictor(model, leads=leads, device=device)
+    files = [record for source in sources for record in records_of(source)]
     if not sources:
+        from einthoven.cohorts.synthetic import sample_record
+
         note("No ECG file is named: this is the prediction of a SIMULATED ECG, not of a patient.")
+        files = [SAMPLE]
     failed = False
-    for file in [record for source in sources for record in records_of(source)] or [SAMPLE]:
+    for file in files:
         read = partial(read_excerpt, file) if sources else sample_record
         (prediction,) = predictor([read])
         if isinstance(prediction, Exception):
@@ -291,7 +293,7 @@ def embed(
     twelve leads: see "Fewer leads and noise" in its model card.
     """
     from einthoven.cli.paths import model_folder
-    from einthoven.inference import device_of, refuse_models
+    from einthoven.inference import device_of
     from einthoven.models import load_model
 
     refuse_models(sources, "embed")

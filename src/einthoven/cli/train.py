@@ -301,8 +301,7 @@ def _report_targets(cohort: Cohort) -> None:
     import numpy as np
 
     from einthoven.cohorts.cohort import UNKNOWN_TARGET
-    from einthoven.predictions import listed
-    from einthoven.predictions.table import SHOWN_NAMES
+    from einthoven.errors import SHOWN_NAMES, listed
     from einthoven.tasks import negatives, positives
 
     form, targets = cohort.target.behaviour.form, cohort.targets()
@@ -325,8 +324,8 @@ def _report_targets(cohort: Cohort) -> None:
 def _recommend_folds(cohort: Cohort) -> None:
     """Recommend --folds for a small cohort, and name labels with few positives in a split."""
     from einthoven.cohorts.cohort import SMALL
+    from einthoven.errors import listed
     from einthoven.evaluate.estimate import MIN_PER_CLASS
-    from einthoven.predictions import listed
 
     if len(cohort) >= SMALL:
         return
@@ -343,7 +342,7 @@ def _recommend_folds(cohort: Cohort) -> None:
 
 
 def _report_unlearnable(cohort: Cohort) -> None:
-    from einthoven.predictions import listed
+    from einthoven.errors import listed
 
     counts = cohort.counts()["train"]
     labels = counts.index[counts == 0].tolist()

@@ -1,13 +1,23 @@
-"""Layouts of cohorts: how a data set lies in its folder, and the function that opens it."""
+"""Layouts of cohorts: how a data set lies in its folder, and the function that opens it.
+
+The catalogue of layouts is in `registry.py`.
+"""
 
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from einthoven.cohorts.cohort import Cohort
+from einthoven.records.formats import is_table_of_samples
+
+if TYPE_CHECKING:
+    from einthoven.cohorts.cohort import Cohort
+
+TABLE_SUFFIXES = (".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -56,3 +66,17 @@ def has_columns(file: Path, columns: Collection[str]) -> bool:
     except OSError:
         return False
     return set(columns) <= {name.strip() for name in header.split(",")}
+
+
+def is_cohort(path: Path) -> bool:
+    """Whether a path is a cohort: a folder, table or list.
+
+    A record's name without suffix is none, nor is a text file with the samples of an ECG.
+    """
+    if path.is_dir():
+        return not os.path.isfile(f"{os.path.abspath(path)}.hea")  # `.` and `/` have no name
+    if path.suffix == ".toml":
+        from einthoven.cohorts.several import recognises  # which imports pandas
+
+        return recognises(path)
+    return path.suffix in TABLE_SUFFIXES and not is_table_of_samples(path)

@@ -23,7 +23,7 @@ from einthoven.cohorts.cohort import (
     checked,
     split_by_patient,
 )
-from einthoven.cohorts.layout import Layout
+from einthoven.cohorts.layout import TABLE_SUFFIXES, Layout
 from einthoven.errors import CohortError
 from einthoven.files import read_table, without_index
 from einthoven.licences import OWN_DATA, SIMULATED
@@ -32,7 +32,6 @@ from einthoven.records.record import canonical_patient, visible_text
 from einthoven.tasks import Task
 from einthoven.tasks.task import condition_of
 
-TABLE_SUFFIXES = (".csv", ".parquet")
 _UNNAMED = 100  # columns without a name that are passed over where labels are not read from all
 # Read as text: "007" is neither 7 nor "7", a path keeps its zeros, and "NA" is a name.
 _TEXT = ("path", "patient", "record")

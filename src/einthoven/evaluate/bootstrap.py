@@ -18,8 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from einthoven.errors import EvaluationError
-from einthoven.predictions import listed
+from einthoven.errors import EvaluationError, listed
 
 Counts = NDArray[np.int32]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from einthoven.errors import EvaluationError
+from einthoven.errors import EvaluationError, listed
 from einthoven.evaluate.estimate import Bootstrap, BootstrapSettings, Estimate, Interval
 from einthoven.evaluate.measures import ValueScore, differences, measure, score_values
 from einthoven.evaluate.metrics import Floats
 from einthoven.evaluate.scores import Score, by_label, plain, summary, with_classes
 from einthoven.files import Json
-from einthoven.predictions import Predictions, listed
+from einthoven.predictions import Predictions
 from einthoven.tasks import kind_of
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 
-from einthoven.errors import EvaluationError, validated
+from einthoven.errors import EvaluationError, listed, validated
 from einthoven.evaluate.bootstrap import Draws, jackknife_draws, multiplicities
 from einthoven.evaluate.metrics import (
     AuprcDefinition,
@@ -31,7 +31,7 @@ from einthoven.evaluate.metrics import (
     resampled_metrics,
 )
 from einthoven.files import Json
-from einthoven.predictions import Predictions, listed
+from einthoven.predictions import Predictions
 from einthoven.tasks import negatives, positives
 from einthoven.tasks.task import Matrix
 

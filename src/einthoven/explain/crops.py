@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from einthoven.errors import EvaluationError
-from einthoven.predictions.table import listed
+from einthoven.errors import EvaluationError, listed
 from einthoven.records.limb_leads import repair_leads
 from einthoven.records.quality import refuse_flat
 from einthoven.records.record import Record

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from einthoven.inference.tables import (
         PredictionFile,
         predict,
-        refuse_models,
         write_predictions,
     )
     from einthoven.inference.torch_runtime import on_device, with_leads
@@ -42,7 +41,6 @@ __all__ = [
     "predict_cohort",
     "predict_record",
     "read_embeddings",
-    "refuse_models",
     "with_leads",
     "write_predictions",
 ]
@@ -66,7 +64,6 @@ _HOMES = {
     "predict_cohort": "inference.cohorts",
     "predict_record": "inference.records",
     "read_embeddings": "inference.embedding_files",
-    "refuse_models": "inference.tables",
     "with_leads": "inference.torch_runtime",
     "write_predictions": "inference.tables",
 }

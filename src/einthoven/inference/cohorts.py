@@ -13,10 +13,10 @@ import torch
 from einthoven.backbones.inference import Precision, probabilities
 from einthoven.cohorts.cohort import Cohort
 from einthoven.cohorts.statements import STATEMENTS, any_of
-from einthoven.errors import EvaluationError
+from einthoven.errors import EvaluationError, listed
 from einthoven.inference.torch_runtime import on_device, with_leads
 from einthoven.models.model import Model
-from einthoven.predictions import Calibration, ClassCalibration, Predictions, listed
+from einthoven.predictions import Calibration, ClassCalibration, Predictions
 from einthoven.predictions.sets import LabelSets, Sets
 from einthoven.predictions.table import KIND, POS_WEIGHT
 from einthoven.progress import Progress

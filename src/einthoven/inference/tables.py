@@ -15,7 +15,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from hashlib import sha256
@@ -31,7 +31,6 @@ import pyarrow.parquet as pq
 from einthoven.cohorts import Cohort, is_cohort, layout_of, open_cohort
 from einthoven.errors import EvaluationError, FileError
 from einthoven.files import (
-    METRICS_FILE,
     Json,
     lock_for,
     locked,
@@ -41,7 +40,7 @@ from einthoven.files import (
 )
 from einthoven.inference.records import Predictor, RecordPrediction
 from einthoven.inference.runtimes import AnyModel
-from einthoven.models import SHIPPED, is_model, open_model
+from einthoven.models import SHIPPED, open_model, refuse_models
 from einthoven.predictions import Calibration, ClassSets, LabelSets
 from einthoven.predictions.table import CLASS, DIGEST_KEY, PROBABILITY, VALUE
 from einthoven.progress import Progress
@@ -204,23 +203,6 @@ def write_predictions(
             _join(temporary, file.suffix, _rows(parts, refused=False))
         shutil.rmtree(folder)
     return PredictionFile(file, len(items) - len(refused), len(refused), refused_file(file))
-
-
-def refuse_models(sources: Iterable[str | Path], command: str = "predict") -> None:
-    """Refuse a model or a run where ECGs are expected.
-
-    Raises
-    ------
-    EvaluationError
-        With the command that uses the model.
-    """
-    for source in map(Path, sources):
-        is_run = (source / METRICS_FILE).is_file() and is_model(source / "model")
-        if is_run or is_model(source):
-            raise EvaluationError(
-                f"{source} is a {'run' if is_run else 'model'}, not an ECG",
-                remedy=f"einthoven {command} --model {source / 'model' if is_run else source} FILE",
-            )
 
 
 def _items(source: Any, array: dict[str, Any], root: str | Path | None) -> list[Item]:

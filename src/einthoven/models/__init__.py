@@ -27,6 +27,7 @@ from einthoven.models.config import (
     is_model,
     model_path,
     read_config,
+    refuse_models,
     update_config,
     weights_file,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "model_path",
     "open_model",
     "read_config",
+    "refuse_models",
     "save_model",
     "training_history",
     "update_config",

@@ -9,14 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from einthoven.errors import FileError, ModelError, first_fault
-from einthoven.files import CONFIG_FILE, EVALUATION_FILE, Json, read_json, write_json
+from einthoven.errors import EvaluationError, FileError, ModelError, first_fault
+from einthoven.files import (
+    CONFIG_FILE,
+    EVALUATION_FILE,
+    METRICS_FILE,
+    Json,
+    read_json,
+    write_json,
+)
 
 WEIGHTS, CARD = "model.safetensors", "README.md"
 RELIABILITY, CURVES, MEASURES = PICTURES = ("reliability.svg", "curves.svg", "measures.svg")
@@ -133,6 +140,23 @@ def is_model(path: str | Path) -> bool:
         path = _SHIPPED_FOLDER / path
     config = path.with_name(CONFIG_FILE) if path.name == WEIGHTS else path / CONFIG_FILE
     return config.is_file()
+
+
+def refuse_models(sources: Iterable[str | Path], command: str = "predict") -> None:
+    """Refuse a model or a run where ECGs are expected.
+
+    Raises
+    ------
+    EvaluationError
+        With the command that uses the model.
+    """
+    for source in map(Path, sources):
+        is_run = (source / METRICS_FILE).is_file() and is_model(source / "model")
+        if is_run or is_model(source):
+            raise EvaluationError(
+                f"{source} is a {'run' if is_run else 'model'}, not an ECG",
+                remedy=f"einthoven {command} --model {source / 'model' if is_run else source} FILE",
+            )
 
 
 def read_config(path: str | Path) -> Json:

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
-from einthoven.errors import ModelError
+from einthoven.errors import ModelError, listed
 from einthoven.files import Json
 from einthoven.models.description import Described
 from einthoven.predictions.calibration import Calibration, ClassCalibration
 from einthoven.predictions.sets import Sets
-from einthoven.predictions.table import listed
 from einthoven.signals.preparation import Preparation
 
 if TYPE_CHECKING:

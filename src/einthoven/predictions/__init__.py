@@ -1,8 +1,15 @@
 """Tables of predictions, calibration of probabilities, and prediction sets."""
 
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from einthoven.predictions.calibration import Calibration, ClassCalibration
 from einthoven.predictions.sets import ClassSets, LabelSets, ValueIntervals
-from einthoven.predictions.table import Predictions, listed
+
+if TYPE_CHECKING:
+    from einthoven.predictions.table import Predictions
 
 __all__ = [
     "Calibration",
@@ -11,8 +18,14 @@ __all__ = [
     "LabelSets",
     "Predictions",
     "ValueIntervals",
-    "listed",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "Predictions":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    # Imported when it is first used, because it imports pandas.
+    return import_module("einthoven.predictions.table").Predictions
 
 
 def __dir__() -> list[str]:

@@ -21,7 +21,7 @@ import pyarrow.csv
 import pyarrow.parquet
 from numpy.typing import ArrayLike, NDArray
 
-from einthoven.errors import EvaluationError
+from einthoven.errors import EvaluationError, listed
 from einthoven.files import METRICS_FILE, read_json, replacing
 from einthoven.predictions.calibration import Calibration, ClassCalibration
 from einthoven.records.record import canonical_patient
@@ -38,7 +38,6 @@ POS_WEIGHT = "pos_weight"
 DIGEST = "digest"  # keys of the metadata
 NO_DIGEST = "none"
 METADATA_KEY, DIGEST_KEY = b"einthoven.predictions", b"einthoven.digest"
-SHOWN_NAMES = 5  # in a message
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -390,13 +389,6 @@ def run_table(folder: Path, split: str) -> Predictions:
             remedy=remedy,
         )
     return table
-
-
-def listed(names: Sequence[object], *, separator: str = ", ") -> str:
-    """Join the first few names for a message, with the number of the others."""
-    shown = separator.join(str(name) for name in names[:SHOWN_NAMES])
-    more = len(names) - SHOWN_NAMES
-    return shown if more <= 0 else f"{shown} and {more} more"
 
 
 def _names(values: ArrayLike, kind: str) -> NDArray[np.str_]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from einthoven import __version__
 from einthoven.cohorts.cohort import Cohort
-from einthoven.errors import EvaluationError
+from einthoven.errors import EvaluationError, listed
 from einthoven.evaluate.comparison import compare
 from einthoven.evaluate.reliability import predictive_values
 from einthoven.evaluate.scores import plain, score_predictions
@@ -27,7 +27,7 @@ from einthoven.files import (
     read_json,
     read_lines,
 )
-from einthoven.predictions import Predictions, listed
+from einthoven.predictions import Predictions
 from einthoven.predictions.table import run_table
 from einthoven.records.record import Record
 from einthoven.report.cases import calls_of, examples_of, gallery_of, reader_of, wrong_classes

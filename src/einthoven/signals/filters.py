@@ -25,10 +25,8 @@ from functools import lru_cache, wraps
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import scipy
 from numpy.typing import NDArray
-from scipy import fft
-from scipy import signal as sps
-from scipy.ndimage import median_filter
 
 from einthoven.errors import PreparationError
 
@@ -86,10 +84,10 @@ def fourier_resampled(x: Floats, samples: int) -> Floats:
     """
     old, workers = x.shape[-1], _threads()
     shared = min(old, samples)
-    spectrum = fft.rfft(x, norm="forward", workers=workers)[..., : shared // 2 + 1]
+    spectrum = scipy.fft.rfft(x, norm="forward", workers=workers)[..., : shared // 2 + 1]
     if shared % 2 == 0 and old != samples:
         spectrum[..., -1] *= 2.0 if samples < old else 0.5  # the shared Nyquist bin, as in scipy
-    return np.asarray(fft.irfft(spectrum, samples, norm="forward", workers=workers))
+    return np.asarray(scipy.fft.irfft(spectrum, samples, norm="forward", workers=workers))
 
 
 @on_arrays
@@ -204,12 +202,12 @@ def _filtered(sections: Sequence[Array], x: Array) -> Array:
                 f"a record of {x.shape[-1]} samples is too short for its filters",
                 remedy=f"use records of more than {shortest} samples",
             )
-        x = np.asarray(sps.sosfiltfilt(part, x, axis=-1))
+        x = np.asarray(scipy.signal.sosfiltfilt(part, x, axis=-1))
     return x
 
 
 def _period(window: int) -> int:
-    return int(fft.next_fast_len(window, real=True))
+    return int(scipy.fft.next_fast_len(window, real=True))
 
 
 def _edge(sections: Array) -> int:
@@ -220,7 +218,7 @@ def _edge(sections: Array) -> int:
 
 def _periodic_response(sections: Sequence[Array], period: int) -> Array:
     angles = 2 * np.pi * np.arange(period // 2 + 1) / period
-    gains = [np.abs(sps.sosfreqz(part, worN=angles)[1]) ** 2 for part in sections]
+    gains = [np.abs(scipy.signal.sosfreqz(part, worN=angles)[1]) ** 2 for part in sections]
     response = np.prod(gains, axis=0)
     return np.where(response < 1e-16, 0.0, response)  # their products would be slow denormals
 
@@ -267,9 +265,9 @@ def _transposed(sections: Array, v: Array) -> Array:
 
 
 def _causal_transposed(sections: Array, v: Array) -> Array:
-    start = sps.sosfilt_zi(sections)
-    response = sps.sosfilt(sections, np.zeros(v.shape[-1]), zi=start)[0]
-    out = np.asarray(sps.sosfilt(sections, v[..., ::-1], axis=-1))[..., ::-1].copy()
+    start = scipy.signal.sosfilt_zi(sections)
+    response = scipy.signal.sosfilt(sections, np.zeros(v.shape[-1]), zi=start)[0]
+    out = np.asarray(scipy.signal.sosfilt(sections, v[..., ::-1], axis=-1))[..., ::-1].copy()
     out[..., 0] += v @ response
     return out
 
@@ -312,10 +310,10 @@ def fir_filtered(x: Floats, taps: int, cutoff: tuple[float, float], rate: float)
 @lru_cache(maxsize=32)
 def _fir_design(taps: int, cutoff: tuple[float, float], rate: float) -> tuple[Array, type[Any]]:
     """Taps, and the type in which they are applied with enough accuracy."""
-    h = np.asarray(sps.firwin(taps, cutoff, pass_zero=False, fs=rate))
+    h = np.asarray(scipy.signal.firwin(taps, cutoff, pass_zero=False, fs=rate))
     deviation = _deviation(
         lambda x: _convolved(x, h, np.float32),
-        lambda x: np.asarray(sps.filtfilt(h, np.ones(1), x, padlen=taps - 1)),
+        lambda x: np.asarray(scipy.signal.filtfilt(h, np.ones(1), x, padlen=taps - 1)),
         16 * taps,
     )
     return h, np.float32 if deviation <= FLOAT32_LIMIT else np.float64
@@ -323,15 +321,15 @@ def _fir_design(taps: int, cutoff: tuple[float, float], rate: float) -> tuple[Ar
 
 def _convolved(x: Floats, h: Array, dtype: type[Any]) -> Floats:
     edge, samples, workers = len(h) - 1, x.shape[-1], _threads()
-    length = int(fft.next_fast_len(samples + 2 * edge, real=True))
+    length = int(scipy.fft.next_fast_len(samples + 2 * edge, real=True))
     response = np.abs(np.fft.rfft(h, n=length)) ** 2
     x = x.astype(dtype)
     left = 2 * x[..., :1] - x[..., edge:0:-1]
     right = 2 * x[..., -1:] - x[..., -2 : -edge - 2 : -1]
     extended = np.concatenate([left, x, right], axis=-1)
-    spectrum = fft.rfft(extended, n=length, workers=workers)
+    spectrum = scipy.fft.rfft(extended, n=length, workers=workers)
     spectrum *= response.astype(dtype)
-    convolved = fft.irfft(spectrum, n=length, workers=workers)
+    convolved = scipy.fft.irfft(spectrum, n=length, workers=workers)
     return np.asarray(convolved[..., edge : edge + samples], dtype=np.float32)
 
 
@@ -346,5 +344,5 @@ def running_median(x: Floats, window: int) -> Floats:
     # A row at a time: scipy's fast path is for one dimension.
     shape = (-1, x.shape[-1])
     for row, result in zip(x.reshape(shape), out.reshape(shape), strict=True):
-        median_filter(row, size=window, mode="constant", output=result)
+        scipy.ndimage.median_filter(row, size=window, mode="constant", output=result)
     return out

@@ -17,8 +17,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, dataclass_transform
 
 import numpy as np
+import scipy
 from pydantic import Field, PositiveFloat, PositiveInt
-from scipy import signal as sps
 
 from einthoven.errors import PreparationError, validated
 from einthoven.records.limb_leads import derivable_leads, derivation
@@ -250,7 +250,7 @@ class Decimate(Step):
 
     def sections(self, rate: float) -> filters.Array:
         """Second-order sections of the low-pass, (sections, 6), the same for every rate."""
-        return np.asarray(sps.cheby1(8, 0.05, 0.8 / self.factor, output="sos"))
+        return np.asarray(scipy.signal.cheby1(8, 0.05, 0.8 / self.factor, output="sos"))
 
     def check(self, frame: Frame) -> None:
         _check_windowed(self, frame)
@@ -363,9 +363,10 @@ class Filter(Step):
     def sections(self, rate: float) -> filters.Array:
         """Second-order sections at a rate in Hz, (sections, 6)."""
         if self.kind == "notch":
-            return np.asarray(sps.tf2sos(*sps.iirnotch(_corners(self)[0], 30.0, fs=rate)))
+            notch = scipy.signal.iirnotch(_corners(self)[0], 30.0, fs=rate)
+            return np.asarray(scipy.signal.tf2sos(*notch))
         corners = _corners(self) if self.kind == "bandpass" else _corners(self)[0]
-        design: Any = sps.butter(self.order, corners, self.kind, fs=rate, output="sos")
+        design: Any = scipy.signal.butter(self.order, corners, self.kind, fs=rate, output="sos")
         return np.asarray(design)
 
     def apply(self, x: Signal, frame: Frame, starts: Signal) -> Signal:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from einthoven.errors import CohortError
@@ -22,6 +21,7 @@ from einthoven.tasks.labels import (
 from einthoven.tasks.task import Matrix, Task, compact, positives
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
 MOST_CLASSES = 200

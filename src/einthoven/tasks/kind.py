@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from einthoven.errors import CohortError, RecipeError
 from einthoven.tasks.task import Matrix, Task
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
 Floats = NDArray[np.float64]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import expit
 
@@ -19,6 +18,7 @@ from einthoven.tasks.kind import Criterion, Floats, Form, Kind
 from einthoven.tasks.task import Matrix, Task, compact, condition_of, negatives, positives
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
 _RELATIONS: dict[str, Callable[[Any, Any], Any]] = {
@@ -61,6 +61,8 @@ class Multilabel(Kind):
         return task.targets, compact(np.column_stack(columns) if columns else np.zeros(shape))
 
     def _column(self, target: str, frame: pd.DataFrame, file: Path) -> Floats:
+        import pandas as pd
+
         condition = None if target in frame else condition_of(target)
         if condition is None:
             return self._labels(column_of(target, frame, file), file)
@@ -78,6 +80,8 @@ class Multilabel(Kind):
         return np.where(np.isnan(values), np.nan, holds)
 
     def _labels(self, column: pd.Series[Any], file: Path) -> Floats:
+        import pandas as pd
+
         texts = names_of(column).str.lower().replace({"true": "1", "false": "0"})
         values = pd.to_numeric(texts, errors="coerce").to_numpy(np.float64)
         bad = column.notna().to_numpy() & ~np.isin(values, (0, 1))
@@ -196,6 +200,8 @@ class Threshold(Multilabel):
 
 def column_of(name: str, frame: pd.DataFrame, file: Path) -> pd.Series[Any]:
     """A column, its empty cells missing; CohortError if there is none."""
+    import pandas as pd
+
     if name not in frame:
         alike = [str(x) for x in frame.columns if str(x).casefold() == name.casefold()]
         raise CohortError(
@@ -216,6 +222,8 @@ def numbers(column: pd.Series[Any], file: Path) -> Floats:
 
     5.6 of 32 bits is 5.6, not 5.599999904: numbers are those that a table of text would hold.
     """
+    import pandas as pd
+
     cells = column
     if isinstance(column.dtype, pd.CategoricalDtype):
         kind = column.cat.categories.dtype
@@ -249,6 +257,8 @@ def names_of(column: pd.Series[Any]) -> pd.Series[str]:
     They have neither invisible characters nor several blanks in a row. Numbers keep all their
     digits: classes may be codes, such as 164889003 of SNOMED CT.
     """
+    import pandas as pd
+
     texts = column.astype(str).map(name_of, na_action="ignore").where(column.notna(), "")
     if pd.api.types.is_float_dtype(column):  # also whole numbers in a column with empty cells
         whole = (column % 1 == 0).fillna(False).astype(bool)
@@ -370,6 +380,8 @@ def _remedy(column: pd.Series[Any], *, is_slip: bool = False) -> str:
 
     `is_slip` says that most of its cells are 0 or 1.
     """
+    import pandas as pd
+
     name, usual = column.name, _usual(names_of(column))
     if is_slip:
         return "write 0 or 1, or leave the cell empty if it is not known"

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from einthoven.errors import CohortError
@@ -17,6 +16,7 @@ from einthoven.tasks.labels import column_of, numbers
 from einthoven.tasks.task import Matrix, Task
 
 if TYPE_CHECKING:
+    import pandas as pd
     from torch import Tensor
 
 QUANTILES = 5
