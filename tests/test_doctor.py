@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 
 from einthoven.backbones.registry import create_backbone
+from einthoven.cli import main
 from einthoven.cohorts import Cohort, open_cohort
-from einthoven.doctor import examine, inspect
+from einthoven.doctor import ERROR, examine, inspect
 from einthoven.errors import BackboneError, CohortError, FileError
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.formats import Stretches
@@ -208,6 +209,17 @@ def test_the_signals_of_a_folder_are_read(record: Record, tmp_path: Path) -> Non
     assert re.search(r"\b50 of 70\b", "\n".join(of_file))
     with pytest.raises(BackboneError):
         examine(tmp_path / "many.npz", backbone="mtecg_tiny_100hz")
+
+
+def test_a_folder_of_which_all_files_are_refused(tmp_path: Path, record: Record) -> None:
+    for name in ("a.scp", "b.scp"):
+        (tmp_path / name).write_bytes(b"x" * 300)
+    assert [line for line in examine(tmp_path) if line.startswith(ERROR)] != []
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", str(tmp_path)])
+    assert end.value.code == 1
+    write(tmp_path / "one", record.signal)
+    assert [line for line in examine(tmp_path) if line.startswith(ERROR)] == []
 
 
 def test_one_lead_and_no_negative_zero(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import torch
 from einthoven.errors import FileError
 from einthoven.files import (
     append_line,
+    lock_for,
     locked,
     read_json,
     read_lines,
@@ -85,6 +86,13 @@ def test_a_lock_is_another_process_s_until_that_one_dies(tmp_path: Path) -> None
         other.communicate()
     with locked(file) as mine:
         assert mine
+
+
+def test_two_names_of_a_place_have_one_lock(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path)
+    places = [tmp_path / "p.csv", tmp_path / "link" / "p.csv", tmp_path / "x" / ".." / "p.csv"]
+    assert len({lock_for(place) for place in places}) == 1
+    assert lock_for(tmp_path / "q.csv") != lock_for(tmp_path / "p.csv")
 
 
 def test_a_lock_that_cannot_be_made_is_refused(tmp_path: Path) -> None:

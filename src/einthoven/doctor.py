@@ -32,13 +32,15 @@ if TYPE_CHECKING:
     from einthoven.signals.store import Store
     from einthoven.tasks import Task
 
-__all__ = ["examine", "inspect", "installation"]
+__all__ = ["ERROR", "examine", "inspect", "installation"]
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
 
 
+ERROR = "  error: "
+"""Begins the line that says that no record can be used."""
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "wfdb", "safetensors", "accelerate")
 _PREFIXES = {"unusable": "warning: unusable", "doubt": "warning", "note": "note"}
 _WINDOW_SHARE = 0.01  # of a record that evaluation crops may leave out without a warning
@@ -68,8 +70,9 @@ def examine(
     """Examine a cohort with the targets of a task, a store or an ECG file.
 
     The other options are for an ECG file, as in `inspect`. Returns findings, one line each;
-    warnings contain `warning:`. Raises BackboneError if a backbone or a picture is requested for
-    anything but an ECG file, and EinthovenError if the path cannot be read.
+    warnings contain `warning:`, and a line that begins with `ERROR` says that every record that was
+    read is refused. Raises BackboneError if a backbone or a picture is requested for anything but
+    an ECG file, and EinthovenError if the path cannot be read.
     """
     is_store = (path / STORE_FILE).is_file()
     is_many = is_store or is_cohort(path)
@@ -213,6 +216,8 @@ def _examine_signals(paths: Sequence[Path], root: Path | None) -> Iterator[str]:
     for errors in refused.values():
         such_as = f"{counted(len(errors), 'record')}, such as " if len(errors) > 1 else ""
         yield f"  warning: refused: {such_as}{errors[0].problem}; {errors[0].remedy}"
+    if not properties["format"]:
+        yield f"{ERROR}all records that were read are refused ({len(places)} of {len(paths):,})"
 
 
 def _outputs(form: str, number: int) -> str:

@@ -215,8 +215,11 @@ def locked(file: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def lock_for(path: Path) -> Path:
-    """Lock file for a path in a user's folder, kept in the temporary folder of this machine."""
-    place = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:24]
+    """Lock file for a path in a user's folder, kept in the temporary folder of this machine.
+
+    Two names of one place, such as a link and the folder itself, have the same lock.
+    """
+    place = hashlib.sha256(os.fsencode(os.path.realpath(path))).hexdigest()[:24]
     user = os.getuid() if hasattr(os, "getuid") else "user"
     return Path(tempfile.gettempdir()) / f"einthoven-{user}" / f"{place}.lock"
 

@@ -88,6 +88,9 @@ def test_a_table_with_some_labels_of_a_model_is_scored_on_those(
     )
     assert re.search(r"\b2\b\D+\b71\b", result.err)
     assert json.loads(result.out)["per_label"].keys() == set(two)
+    command = ("evaluate", "--model", "einthoven-small", *cohort, *QUICK, "--device", "cpu")
+    assert json.loads(cli(*command, "--target", two[1]).out)["per_label"].keys() == {two[1]}
+    assert cli(*command, "--target", two[1], "--task", "all-71", status=1).remedies == 1
     whole = ("--cohort", synthetic_path, "--store", synthetic_store.root)
     cli("evaluate", "--model", "einthoven-small", *whole, *options, tmp_path / "every.parquet")
     some, every = (Predictions.load(tmp_path / f"{name}.parquet") for name in ("some", "every"))

@@ -14,7 +14,9 @@ from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 from einthoven.cli.progress import Console, echo, shown_warnings
+from einthoven.cohorts.synthetic import sample_record
 from einthoven.progress import Bars, progress_bars
+from einthoven.records.wfdb import write_wfdb
 
 
 class Clock:
@@ -120,6 +122,23 @@ def test_warnings_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
         warnings.simplefilter("default")
         warnings.warn("look [here]", UserWarning, stacklevel=1)
     assert "look [here]\n" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("default::einthoven.cohorts.cohort.CohortWarning")
+@pytest.mark.parametrize("verb", ["predict", "convert-ecg", "doctor"])
+def test_commands_print_warnings_as_lines(verb: str, cli: Any, made: Any, tmp_path: Path) -> None:
+    (tmp_path / "ecgs").mkdir()
+    record = sample_record()
+    write_wfdb(tmp_path / "ecgs" / "a", record.signal, rate=record.rate, leads=record.leads)
+    (tmp_path / "ecgs" / "gone.hea").symlink_to(tmp_path / "nowhere.hea")
+    more = {
+        "predict": ("--model", made.model, "--out", tmp_path / "p.csv"),
+        "convert-ecg": (tmp_path / "o",),
+    }
+    err = cli(verb, tmp_path / "ecgs", *more.get(verb, ())).err
+    (line,) = [line for line in err.splitlines() if "gone.hea" in line]
+    assert line.startswith("Warning: ")
+    assert ".py" not in err
 
 
 def test_a_topic_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:

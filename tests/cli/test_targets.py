@@ -53,8 +53,13 @@ def test_a_number(cli: Any, own: Path, tmp_path: Path) -> None:
     assert answer["values"]["lvef"] == pytest.approx(pd.read_csv(table)["value:lvef"][0], rel=1e-4)
     assert "%" in cli("predict", file, *model).out
     saved = tmp_path / "again.parquet"
-    cli("evaluate", *model, "--cohort", own, "--split", "test", "--save", saved)
+    cohort = ("--cohort", own, "--split", "test")
+    cli("evaluate", *model, *cohort, "--save", saved)
     assert Predictions.load(saved).units == ("%",)
+    chosen = cli("evaluate", *model, *cohort, "--target", "lvef", "--json", "--resamples", 0)
+    assert json.loads(chosen.out)["per_label"]["lvef"]["mae"] == pytest.approx(mae, rel=1e-6)
+    assert "lvef" in cli("evaluate", *model, *cohort, "--target", "qt", status=1).err
+    assert cli("evaluate", run, "--target", "lvef", status=1).remedies == 1
 
 
 def test_classes(cli: Any, own: Path, tmp_path: Path) -> None:
@@ -64,7 +69,10 @@ def test_classes(cli: Any, own: Path, tmp_path: Path) -> None:
     answer = json.loads(cli("predict", file, *model, "--json").out)
     assert answer["class"] == max(answer["probabilities"], key=answer["probabilities"].get)
     saved = tmp_path / "again.csv"
-    cli("evaluate", *model, "--cohort", own, "--split", "test", "--save", saved)
+    renamed = tmp_path / "renamed.csv"
+    pd.read_csv(own).rename(columns={"rhythm": "basic rhythm"}).to_csv(renamed, index=False)
+    command = ("evaluate", *model, "--cohort", renamed, "--split", "test", "--save", saved)
+    cli(*command, "--target", "basic rhythm")
     assert set(pd.read_csv(saved)["class"]) <= {"AF", "SR"}
     result = cli("evaluate", run, "--min-positives", 3, status=1)
     assert "--min-positives" in result.err

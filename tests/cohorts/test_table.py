@@ -320,6 +320,25 @@ def test_ages_in_other_units_than_years() -> None:
     np.testing.assert_array_equal(read, [np.nan, np.nan, 35])
 
 
+@pytest.mark.parametrize(
+    ("cells", "years"),
+    [
+        (["35M", "40M", "71 m"], [np.nan] * 3),  # men, or children
+        (["35", "35M", "3 months"], [35, np.nan, 0.25]),
+        (["35M", "6F", "035M"], [np.nan] * 3),
+        (["6M", "5Y", "7D"], [0.5, 5, 7 / 365.25]),
+        (["035M", "036M", "012M"], [35 / 12, 3, 1]),  # as DICOM writes months
+    ],
+)
+@pytest.mark.filterwarnings("always::einthoven.cohorts.cohort.CohortWarning")
+def test_months_and_men(
+    cells: list[str], years: list[float], recwarn: pytest.WarningsRecorder
+) -> None:
+    read = open_cohort(rows(3).assign(age=cells)).metadata()["age"]
+    np.testing.assert_allclose(read, years, rtol=1e-6)
+    assert len(recwarn) == np.isnan(read).any()
+
+
 NAMES = ["NA", "nan", "null", "None", "1e5", "007", "N/A", "#N/A", "NULL", "<NA>"]
 
 

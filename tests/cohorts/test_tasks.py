@@ -278,6 +278,17 @@ def test_far_values_are_named() -> None:
         open_cohort(people(years=list(ages)), task=Task(kind="regression", target="years"))
 
 
+@pytest.mark.parametrize("code", [-1, 0.57, 999])
+def test_codes_and_fractions_behind_a_condition_are_named(code: float) -> None:
+    percents = np.random.default_rng(0).normal(55, 10, 200).round()
+    percents[[7, 90]] = code
+    targets = ("lvef <= 40", "lvef <= 50")
+    for kind in ("threshold", "multilabel"):
+        with pytest.warns(CohortWarning, match=rf"2 of 200.* lvef .*{code} of .*'7'") as caught:
+            open_cohort(people(lvef=list(percents)), task=Task(kind=kind, target=targets))
+        assert len(caught) == 1
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -9,12 +9,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from einthoven.backbones.registry import create_backbone
+from einthoven.errors import EstimatorError
 from einthoven.estimator import EcgClassifier, EcgEmbedder, EcgRegressor
-from einthoven.models import Model, save_model
+from einthoven.models import SHIPPED, Model, save_model
 
 ENCODER = "model"  # in the working directory: test names have to be short and fixed
 OPTIONS = {"width": 32, "depth": 1, "window": 10, "scale": 1.0}
@@ -43,6 +45,14 @@ EXPECTED: dict[type, dict[str, str]] = {
     },
     EcgClassifier: ROUNDING,
 }
+
+
+@pytest.mark.parametrize("kind", [EcgClassifier, EcgEmbedder, EcgRegressor])
+def test_the_error_without_a_backbone_names_one(kind: Any) -> None:
+    estimator = kind(**GIVEN)
+    with pytest.raises(EstimatorError) as error:
+        estimator.fit(np.ones((4, 10)), [0, 1, 0, 1])
+    assert SHIPPED in error.value.remedy
 
 
 @pytest.fixture(scope="module")

@@ -147,6 +147,24 @@ def test_an_interrupted_file_resumes(
     assert sorted(path.name for path in tmp_path.iterdir()) == [*requests, "p.csv", "whole.parquet"]
 
 
+def test_a_parquet_file_has_a_digest(model: Model, synthetic: Cohort, tmp_path: Path) -> None:
+    paths, out = synthetic.paths("test")[:5], tmp_path / "p.parquet"
+    write_predictions(paths, out, model, batch_size=2)
+    loaded = Predictions.load(out)
+    assert loaded.is_verified
+    assert len(loaded) == 5
+    written = pq.read_table(out)
+    place = written.column_names.index(f"probability:{model.labels[0]}")
+    values = written[place].to_numpy()[::-1]
+    changed = written.set_column(place, written.column_names[place], pa.array(values))
+    pq.write_table(changed, out)
+    with pytest.raises(EvaluationError, match="digest"):
+        Predictions.load(out)
+    # A table that `Predictions` does not take has none.
+    write_predictions([paths[0], paths[0]], tmp_path / "twice.parquet", model)
+    assert len(pd.read_parquet(tmp_path / "twice.parquet")) == 2
+
+
 def test_a_changed_file_is_predicted_again(
     model: Model, synthetic: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,11 +60,13 @@ def _run(arguments: list[str] | None) -> None:
     _use_large_pages()
     _shorten_busy_waiting()
     from einthoven.cli.app import app
+    from einthoven.cli.progress import shown_warnings
     from einthoven.errors import EinthovenError
     from einthoven.files import unwritable
 
     try:
-        app(args=arguments, prog_name="einthoven")
+        with shown_warnings():
+            app(args=arguments, prog_name="einthoven")
     except EinthovenError as error:
         _fail(error)
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from einthoven.cli.options import AsJson, Options, backbone_options, output_folder
-from einthoven.cli.progress import echo, shown_warnings
+from einthoven.cli.progress import echo
 from einthoven.errors import BackboneError
 from einthoven.files import Json
 from einthoven.models import SHIPPED
@@ -183,8 +183,7 @@ def convert_weights(
     from einthoven.weights.public import convert_checkpoint
 
     fields = backbone_options(name, options)
-    with shown_warnings():
-        config = convert_checkpoint(name, weights=checkpoint, out=folder, head=head, **fields)
+    config = convert_checkpoint(name, weights=checkpoint, out=folder, head=head, **fields)
     _print_origin(config, folder)
 
 

@@ -10,7 +10,7 @@ from rich.box import SIMPLE
 from rich.table import Column, Table
 
 from einthoven.cli.options import Labels, Sidecar, lead_names, one_of, output_file, output_folder
-from einthoven.cli.progress import echo, note, output, progress_bars, shown_warnings
+from einthoven.cli.progress import echo, note, output, progress_bars
 from einthoven.report.format import counted, percent
 
 _FREQUENT = 8  # phrases without a label that are printed
@@ -106,7 +106,7 @@ def convert_ecg(
     """
     from einthoven.cohorts.convert import TABLE, convert
 
-    with progress_bars() as progress, shown_warnings():
+    with progress_bars() as progress:
         result = convert(
             sources, out, to=to, anonymise=anonymise, mapping=mapping, progress=progress
         )

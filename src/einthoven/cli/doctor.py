@@ -17,7 +17,7 @@ from einthoven.cli.options import (
     backbone_options,
     output_file,
 )
-from einthoven.cli.progress import echo, shown_warnings
+from einthoven.cli.progress import echo
 from einthoven.errors import BackboneError, CohortError
 from einthoven.files import STORE_FILE
 from einthoven.models import SHIPPED
@@ -54,10 +54,12 @@ def doctor(
 
     With --backbone or --picture, the ECG is drawn lead by lead as recorded and as that backbone
     receives it.
+
+    If all records that were read are refused, the exit status is 1.
     """
     from einthoven.cli.paths import stated_task
     from einthoven.cohorts import is_cohort
-    from einthoven.doctor import examine, installation
+    from einthoven.doctor import ERROR, examine, installation
     from einthoven.models import initialisation_of
     from einthoven.records.formats import is_record
 
@@ -80,7 +82,8 @@ def doctor(
         arguments |= {"backbone": start.backbone, "options": fields, "centred": start.centred}
         if picture is None and file.is_file():
             arguments["picture"] = Path(f"{file.stem}-{backbone}.html")
-    with shown_warnings():
-        lines = installation() if file is None else examine(file, **arguments)
+    lines = installation() if file is None else examine(file, **arguments)
     for line in lines:
         echo(line)
+    if any(line.startswith(ERROR) for line in lines):
+        raise typer.Exit(1)

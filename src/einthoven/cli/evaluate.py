@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +25,7 @@ from einthoven.cli.options import (
     output_file,
     output_folder,
 )
-from einthoven.cli.progress import echo, note, output, progress_bars, shown_warnings
+from einthoven.cli.progress import echo, note, output, progress_bars
 from einthoven.errors import EvaluationError
 from einthoven.files import RUN_FILE, Json, check_output, read_json
 from einthoven.models import CARD, is_model, model_path
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from einthoven.models import Model
     from einthoven.predictions import Predictions
     from einthoven.signals.store import Store
+    from einthoven.tasks import Task as Goal
 
 AUTO = "auto"
 
@@ -66,6 +68,15 @@ Task = Annotated[
         show_default=False,
     ),
 ]
+Target = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--target",
+        "--label",
+        help="Only this label or number of the model; the column of classes, if it has another "
+        "name than in training. Repeatable.",
+    ),
+]
 
 
 def evaluate(
@@ -79,6 +90,7 @@ def evaluate(
         Path | None, typer.Option(help="Labelled cohort for --model; other codes are matched.")
     ] = None,
     task: Task = None,
+    target: Target = None,
     split: ScoredSplit = None,
     store: StorePath = None,
     sidecar: Sidecar = None,
@@ -109,8 +121,14 @@ def evaluate(
     """
     from einthoven.evaluate.scores import score_predictions
 
+    only = {"--cohort": cohort, "--task": task, "--target": target, "--store": store}
+    if model is None and (names := [name for name, value in only.items() if value]):
+        raise EvaluationError(
+            f"{' and '.join(names)}: only with --model",
+            remedy="leave it out, or name the model that is evaluated on a cohort",
+        )
     if model is not None:
-        predictions = _predict(model, cohort, task, split, store, device)
+        predictions = _predict(model, cohort, task, target, split, store, device)
     elif source is not None:
         predictions = load_predictions(source, split or "test")
     else:
@@ -231,17 +249,16 @@ def report(
     from einthoven.report.page import write_report
 
     source = full_cohort(cohort, labels=()) if cohort else None  # only its paths are used
-    with shown_warnings():
-        page = write_report(
-            runs,
-            out,
-            reference=reference,
-            cohort=source,
-            resamples=resamples,
-            prevalence=_shares(prevalence or []),
-            options=["--cohort", str(cohort)] if cohort else (),
-            explain=explainer(runs[0]) if cohort else None,
-        )
+    page = write_report(
+        runs,
+        out,
+        reference=reference,
+        cohort=source,
+        resamples=resamples,
+        prevalence=_shares(prevalence or []),
+        options=["--cohort", str(cohort)] if cohort else (),
+        explain=explainer(runs[0]) if cohort else None,
+    )
     echo(f"Report: {page}")
 
 
@@ -267,6 +284,7 @@ def card(
         typer.Option(help="Labelled cohort to evaluate it on. Default: only print the card."),
     ] = None,
     task: Task = None,
+    target: Target = None,
     split: ScoredSplit = None,
     store: StorePath = None,
     sidecar: Sidecar = None,
@@ -307,11 +325,10 @@ def card(
         return
     if out is None and model.is_dir():
         check_output(model, folder=True)
-    with shown_warnings():
-        loaded = load_model(model_folder(model))
-    labelled, packed = cohort_of(loaded, cohort, task, store, some=True)
+    loaded = load_model(model_folder(model))
+    labelled, packed = cohort_of(loaded, cohort, task, store, target=target, some=True)
     labelled = _with_labels_of(loaded, labelled)
-    with progress_bars() as progress, shown_warnings():
+    with progress_bars() as progress:
         page = evaluate_model(
             model,
             labelled,
@@ -367,6 +384,7 @@ def _predict(
     folder: Path,
     cohort: Path | None,
     task: str | None,
+    target: list[str] | None,
     split: str | None,
     store: Path | None,
     device: str,
@@ -380,17 +398,15 @@ def _predict(
 
     if cohort is None:
         raise EvaluationError("--model without a cohort", remedy="add --cohort PATH")
-    with shown_warnings():
-        model = load_model(model_folder(folder))
-    labelled, packed = cohort_of(model, cohort, task, store, some=True)
+    model = load_model(model_folder(folder))
+    labelled, packed = cohort_of(model, cohort, task, store, target=target, some=True)
     shared = None
     if model.task.kind == Task.kind and not set(labelled.labels) <= set(model.labels):
         shared = _shared_statements(model, labelled)
     elif len(labelled.labels) < len(model.labels):
         _note_labels(model, labelled)
     split = split or _scored_split(folder, labelled, packed)
-    with shown_warnings():
-        check_evaluation_records(folder, (labelled, packed), split)
+    check_evaluation_records(folder, (labelled, packed), split)
     with progress_bars() as progress:
         options: dict[str, Any] = {"device": device_of(device), "progress": progress}
         if shared is not None:
@@ -478,7 +494,13 @@ def _scored_split(model: Path, cohort: Cohort, store: Store) -> str:
 
 
 def cohort_of(
-    model: Model, path: Path, task: str | None, store: Path | None, *, some: bool = False
+    model: Model,
+    path: Path,
+    task: str | None,
+    store: Path | None,
+    *,
+    target: list[str] | None = None,
+    some: bool = False,
 ) -> tuple[Cohort, Store]:
     """Open a cohort with the model's labels, and its store.
 
@@ -492,7 +514,9 @@ def cohort_of(
     from einthoven.tasks.task import is_read_from
 
     layout = layout_of(path)
-    goal: Task | str | None = stated_task(task)
+    goal: Task | str | None = stated_task(task, target=target)
+    if target:
+        goal = _task_of_targets(model, target)
     trained = ((model.config.get("provenance") or {}).get("cohort") or {}).get("task")
     if goal is None and trained in layout.tasks:
         goal = str(trained)
@@ -510,6 +534,21 @@ def cohort_of(
         if layout is ptbxl.LAYOUT:  # as for its tasks: a record without any label is left out
             cohort = cohort.select((cohort.matrix == 1).any(axis=1), reason=WITHOUT_LABEL)
     return cohort, store_of(path, store, labels=(), leads=model.preparation.sources)
+
+
+def _task_of_targets(model: Model, target: list[str]) -> Goal:
+    """The model's task about these columns."""
+    task = model.task.stated()
+    if task.behaviour.form == "classes":
+        return replace(task, target=tuple(target))
+    known = [name for name in target if name in model.labels]
+    if task.behaviour.form == "values" and len(known) < len(target):
+        raise EvaluationError(
+            f"--target {' '.join(target)}: the model predicts {', '.join(model.labels)}",
+            remedy="name a number that it predicts",
+        )
+    selected = task.select([model.labels.index(name) for name in known], model.labels)
+    return replace(selected, target=tuple(target))
 
 
 def _print_measures(score: Any, predictions: Predictions) -> None:

@@ -12,7 +12,7 @@ import typer
 from rich.table import Column, Table
 
 from einthoven.cli.options import AsJson, ModelArgument, StorePath, output_file
-from einthoven.cli.progress import echo, note, output, progress_bars, shown_warnings
+from einthoven.cli.progress import echo, note, output, progress_bars
 from einthoven.errors import EvaluationError
 from einthoven.report.format import counted
 
@@ -74,8 +74,7 @@ def explain(
         raise EvaluationError(
             "--embeddings and --store belong to a cohort", remedy="name it: --cohort COHORT"
         )
-    with shown_warnings():
-        loaded = load_model(model_folder(model))
+    loaded = load_model(model_folder(model))
     record = read_record(file)
     prediction = predict_record(loaded, record)
     target = label or _highest(loaded, prediction)
@@ -158,8 +157,7 @@ def similar(
     from einthoven.models import load_model
     from einthoven.records import read_record
 
-    with shown_warnings():
-        loaded = load_model(model_folder(model))
+    loaded = load_model(model_folder(model))
     neighbours = _neighbours(loaded, read_record(file), file, cohort, embeddings, store, count)
     if as_json:
         echo(json.dumps({"record": str(file), "similar": neighbours}))

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from einthoven.cli.options import ModelArgument, one_of, output_file
-from einthoven.cli.progress import echo, note, shown_warnings
+from einthoven.cli.progress import echo, note
 from einthoven.models import SHIPPED
 
 
@@ -38,7 +38,6 @@ def export(
 
     folder = model_folder(model)
     note(f"Exporting {model} to {to}")
-    with shown_warnings():
-        file = export_onnx(folder, out=out, int8=int8)
+    file = export_onnx(folder, out=out, int8=int8)
     echo(f"Model: {file} ({file.stat().st_size / 1e6:.1f} MB)")
     note(f"Predict with it: einthoven predict ECG --model {file}")

@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from einthoven.cli.progress import note, progress_bars, shown_warnings
+from einthoven.cli.progress import note, progress_bars
 from einthoven.errors import CohortError, FileError, ModelError
 from einthoven.files import CONFIG_FILE, STORE_FILE
 from einthoven.models import SHIPPED, is_model
@@ -162,8 +162,7 @@ def _open(
     selected = {key: value for key, value in options.items() if value}
     if labels == () and "labels" in layout.options:
         selected["labels"] = ()
-    with shown_warnings():
-        return open_cohort(path, **selected)
+    return open_cohort(path, **selected)
 
 
 def refuse_inside(out: Path, cohort: Path) -> None:

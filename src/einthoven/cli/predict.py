@@ -21,7 +21,7 @@ from einthoven.cli.options import (
     one_of,
     output_file,
 )
-from einthoven.cli.progress import echo, note, output, progress_bars, shown_warnings
+from einthoven.cli.progress import echo, note, output, progress_bars
 from einthoven.errors import EvaluationError
 from einthoven.models import SHIPPED, refuse_models
 from einthoven.report.format import counted
@@ -106,8 +106,7 @@ def predict(
         )
     if out is not None and as_json:
         raise EvaluationError("--out writes a table, not JSON", remedy="leave --json or --out out")
-    with shown_warnings():
-        loaded = open_model(model_to_predict(model, runtime))
+    loaded = open_model(model_to_predict(model, runtime))
     if out is not None:
         options = {"lead_subset": names, "batch_size": batch_size, "device": device}
         _write_predictions(loaded, cohort or sources, out, options)
@@ -305,8 +304,7 @@ def embed(
             f"{' and '.join(names)}: only for cohorts, not for ECG files",
             remedy="leave it out, or name a cohort: a data set, a table or a folder of files",
         )
-    with shown_warnings():
-        loaded = load_model(model_folder(model))
+    loaded = load_model(model_folder(model))
     options: dict[str, Any] = {"level": level, "device": device_of(device)}
     if cohort is not None:
         options |= {"split": split, "batch_size": batch_size or 64}

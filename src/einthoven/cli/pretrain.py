@@ -21,7 +21,7 @@ from einthoven.cli.options import (
     backbone_options,
     use_threads,
 )
-from einthoven.cli.progress import echo, note, progress_bars, shown_warnings
+from einthoven.cli.progress import echo, note, progress_bars
 from einthoven.errors import BackboneError, CohortError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def pretrain(
         paths, packed, protect or (), labels, processes, leads_of(backbone, network)
     )
     tracker = track if processes.is_main else None
-    with progress_bars() as bars, shown_warnings(), tracked(tracker, out, bars) as progress:
+    with progress_bars() as bars, tracked(tracker, out, bars) as progress:
         result = pretrain(
             [cohort for cohort, _ in members],
             [store for _, store in members],

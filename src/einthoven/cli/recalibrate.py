@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from einthoven.cli.evaluate import Task
+from einthoven.cli.evaluate import Target, Task
 from einthoven.cli.options import (
     Device,
     ModelArgument,
@@ -18,7 +18,7 @@ from einthoven.cli.options import (
     StorePath,
     output_folder,
 )
-from einthoven.cli.progress import echo, note, output, progress_bars, shown_warnings
+from einthoven.cli.progress import echo, note, output, progress_bars
 from einthoven.report.format import counted, interval_text, number
 
 _MEASURES = {
@@ -43,6 +43,7 @@ def recalibrate(
         typer.Option(min=1, help="Fit to this many records. Default: all of them."),
     ] = None,
     task: Task = None,
+    target: Target = None,
     store: StorePath = None,
     sidecar: Sidecar = None,
     resamples: Resamples = 1000,
@@ -72,11 +73,10 @@ def recalibrate(
     from einthoven.models import load_model
 
     folder = model_folder(model)
-    with shown_warnings():
-        loaded = load_model(folder)
-    labelled, packed = cohort_of(loaded, cohort, task, store, some=True)
+    loaded = load_model(folder)
+    labelled, packed = cohort_of(loaded, cohort, task, store, target=target, some=True)
     options: dict[str, Any] = {"records": records, "resamples": resamples, "seed": seed}
-    with progress_bars() as progress, shown_warnings():
+    with progress_bars() as progress:
         result = recalibrate_model(
             folder,
             labelled,

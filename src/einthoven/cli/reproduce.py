@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 
 from einthoven.cli.options import Device, StorePath, Threads, output_file, output_folder
-from einthoven.cli.progress import echo, note, output, progress_bars, shown_warnings
+from einthoven.cli.progress import echo, note, output, progress_bars
 from einthoven.errors import ReproduceError
 from einthoven.report.format import counted
 
@@ -254,7 +254,6 @@ def _print_states(reproduction: Reproduction, runs: Sequence[Run]) -> None:
 def _write(reproduction: Reproduction, target: str, page: Path) -> None:
     from einthoven.reproduce.page import write
 
-    with shown_warnings():
-        files = write(reproduction, target, page)
+    files = write(reproduction, target, page)
     echo(f"Page: {files[0]}")
     echo(f"Figures and numbers: {page.parent / 'figures'}")

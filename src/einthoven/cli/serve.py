@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from einthoven.cli.options import Device, ModelArgument, output_folder
-from einthoven.cli.progress import echo, note, shown_warnings
+from einthoven.cli.progress import echo, note
 from einthoven.errors import EvaluationError
 from einthoven.models import SHIPPED
 
@@ -79,8 +79,7 @@ def serve(
         **({"workers": workers} if workers else {}),
     )
     paths = [model_folder(path) for path in models or [Path(SHIPPED)]]
-    with shown_warnings():
-        loaded = [load_model(path) for path in paths]
+    loaded = [load_model(path) for path in paths]
     if host not in _LOCAL and not token:
         note(
             f"Warning: whoever reaches port {port} can use the server; set {TOKEN}", style="yellow"
@@ -174,7 +173,6 @@ def site(
     from einthoven.cli.paths import model_folder
     from einthoven.serve import write_site
 
-    with shown_warnings():
-        page = write_site(model_folder(model), out, runtime=runtime)
+    page = write_site(model_folder(model), out, runtime=runtime)
     echo(f"Page: {page}")
     note(f"Look at it: python -m http.server --directory {out}")

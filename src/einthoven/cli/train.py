@@ -27,7 +27,7 @@ from einthoven.cli.options import (
     output_folder,
     use_threads,
 )
-from einthoven.cli.progress import echo, note, progress_bars, shown_warnings
+from einthoven.cli.progress import echo, note, progress_bars
 from einthoven.files import METRICS_FILE, Json, read_json
 from einthoven.models import SHIPPED
 from einthoven.report.format import counted, number, with_interval
@@ -127,8 +127,7 @@ def posttrain(
     from einthoven.training.tracking import tracked
 
     refuse_inside(out, cohort)
-    with shown_warnings():
-        plan = plan_training(backbone, weights, recipe, overrides or ())
+    plan = plan_training(backbone, weights, recipe, overrides or ())
     start, name, settings, is_adapted = plan
     network = backbone_options(start.backbone, options, leads=leads, defaults=start.options)
     processes = Processes(device)
@@ -153,7 +152,7 @@ def posttrain(
     run = run_experiment if folds is None else partial(run_folds, folds=folds)
     was_finished = (out / METRICS_FILE).is_file()
     tracker = track if processes.is_main else None
-    with progress_bars() as bars, shown_warnings(), tracked(tracker, out, bars) as progress:
+    with progress_bars() as bars, tracked(tracker, out, bars) as progress:
         result = run(
             labelled,
             packed,
@@ -227,8 +226,7 @@ def search(
 
     refuse_inside(out, cohort)
     searched = [*(read_space(space) if space else ()), *map(Key.parse, keys or ())]
-    with shown_warnings():
-        start = plan_training(backbone, weights, recipe, overrides or ()).start
+    start = plan_training(backbone, weights, recipe, overrides or ()).start
     network = backbone_options(start.backbone, options, leads=leads, defaults=start.options)
     processes = Processes(device)
     use_threads(threads)
@@ -237,7 +235,7 @@ def search(
     _report_targets(labelled)
     needed = leads_of(start.backbone, network)
     packed = shared_store(cohort, store, processes, labels=(), leads=needed)
-    with progress_bars() as progress, shown_warnings():
+    with progress_bars() as progress:
         result = run_search(
             labelled,
             packed,

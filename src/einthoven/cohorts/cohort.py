@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -33,6 +33,7 @@ SMALL = 2000
 """Records below which cross-validation is recommended."""
 _FEWEST_VALUES = 20  # to tell which are far from the others
 _FAR, _FAR_IN_LOGARITHM = 6, 4  # robust standard deviations
+_GAP = 8.0  # ratio of the numbers in one unit to those in another
 _SHOWN = 3  # values in a message
 ABOVE_89 = 300
 """PTB-XL's code for an age of more than 89 years."""
@@ -288,7 +289,7 @@ class Cohort:
 
 
 def checked(cohort: Cohort) -> Cohort:
-    """Check a cohort and return it; a CohortWarning names numbers that are far from the others.
+    """Check a cohort and return it.
 
     Raises
     ------
@@ -325,22 +326,24 @@ def checked(cohort: Cohort) -> Cohort:
             remedy="put all records of a patient into one fold, or leave the fold column out and "
             "einthoven splits by patient",
         )
-    if cohort.target.behaviour.form == "values":
-        _warn_of_far_values(cohort)
     return cohort
 
 
-def _warn_of_far_values(cohort: Cohort) -> None:
-    for name, values in zip(cohort.labels, cohort.matrix.T, strict=True):
+def warn_of_far_values(
+    columns: Mapping[str, NDArray[np.float64]], records: Sequence[str], source: object
+) -> None:
+    """Name numbers of targets (`Kind.numbers`) that are far from the others (CohortWarning).
+
+    `records` are the names of their rows, and `source` is where the columns come from.
+    """
+    for name, values in columns.items():
         far = np.flatnonzero(far_values(values))
         if len(far):
-            shown = ", ".join(
-                f"{values[row]:g} of record {cohort.table.index[row]!r}" for row in far[:_SHOWN]
-            )
+            shown = ", ".join(f"{values[row]:g} of record {records[row]!r}" for row in far[:_SHOWN])
             warnings.warn(
-                f"{cohort.name}: {len(far)} of {int((~np.isnan(values)).sum())} values of {name} "
+                f"{source}: {len(far)} of {int((~np.isnan(values)).sum())} values of {name} "
                 f"are far from all others: {shown}{', ...' * (len(far) > _SHOWN)}. They are "
-                "learned and tested as they are; correct them, or leave these cells empty",
+                "used as they are; correct them, or leave these cells empty",
                 CohortWarning,
                 stacklevel=4,
             )
@@ -352,6 +355,10 @@ def far_values(values: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
     It is more than 6 robust standard deviations from the median, and, so that the tail of a skewed
     distribution of positive numbers is not, more than 4 on a scale of logarithms. The deviation
     is that of the number's side: the larger one of the quartile and the decile.
+
+    Among positive numbers, so is the only negative value, such as -1, and numbers that are more
+    than 4 deviations of the logarithm below the others, with a gap, and in their range when they
+    are multiplied by 100: fractions among per cents, metres among centimetres.
     """
     numbers = values[~np.isnan(values)].astype(np.float64)
     if len(numbers) < _FEWEST_VALUES:
@@ -361,7 +368,13 @@ def far_values(values: NDArray[np.floating[Any]]) -> NDArray[np.bool_]:
         positive = values > 0
         logarithms = np.log(np.where(positive, values, 1).astype(np.float64))
         deviations = _deviations(logarithms, np.log(numbers[numbers > 0]))
+        is_low = positive & (values < np.median(numbers)) & (deviations > _FAR_IN_LOGARITHM)
         far &= ~positive | (deviations > _FAR_IN_LOGARITHM)
+        if len(np.unique(numbers[numbers < 0])) == 1:
+            far |= values < 0
+        low, others = values[is_low], values[positive & ~is_low]
+        if low.size and low.max() * _GAP < others.min():
+            far |= is_low & (values * 100 >= others.min()) & (values * 100 <= others.max())
     return far
 
 

@@ -139,8 +139,8 @@ def convert(
     folder = Path(os.path.abspath(out))
     with ExitStack() as stack:
         places = [folder] if mapping is None else [folder, Path(mapping)]
-        for place in dict.fromkeys(place.resolve() for place in places):
-            if not stack.enter_context(locked(lock_for(place), wait=False)):
+        for lock, place in {lock_for(place): place for place in places}.items():
+            if not stack.enter_context(locked(lock, wait=False)):
                 raise CohortError(
                     f"another process is converting to {place}",
                     remedy="let it finish, or choose another place",

@@ -14,7 +14,13 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from einthoven.cohorts.cohort import ABOVE_89, WITHOUT_LABEL, Cohort, checked
+from einthoven.cohorts.cohort import (
+    ABOVE_89,
+    WITHOUT_LABEL,
+    Cohort,
+    checked,
+    warn_of_far_values,
+)
 from einthoven.cohorts.layout import Layout
 from einthoven.errors import CohortError
 from einthoven.files import read_table
@@ -113,6 +119,8 @@ def open_ptbxl(
     else:
         columns = _target_columns(database, table, positives)
         labels, matrix = goal.behaviour.read(goal, columns, root / DATABASE)
+        found = goal.behaviour.numbers(goal, columns, root / DATABASE)
+        warn_of_far_values(found, table.index.tolist(), root / DATABASE)
     version = _version(database)
     published = bool(version)
     cohort = Cohort(

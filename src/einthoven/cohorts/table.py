@@ -22,6 +22,7 @@ from einthoven.cohorts.cohort import (
     CohortWarning,
     checked,
     split_by_patient,
+    warn_of_far_values,
 )
 from einthoven.cohorts.layout import TABLE_SUFFIXES, Layout
 from einthoven.errors import CohortError
@@ -72,7 +73,7 @@ def open_table(
     (id; the path without it), `split` (`train`, `validation`, `test`) or `fold` (whole numbers: the
     last fold tests, the last but one validates). Without either, patients are split 80 / 10 / 10,
     stratified by label.
-    Also optional: `age` in years, or with its unit (`88`, `88 y`, `3 months`, `3M`), `sex`, `date`
+    Also optional: `age` in years, or with its unit (`88`, `88 y`, `3 months`), `sex`, `date`
     of the recording in ISO 8601, `device`. An age or a date in another form counts as missing, with
     a CohortWarning; so does an age above 120, among them PTB-XL's code 300. Patients whose names
     differ only in case, blanks, punctuation or leading zeros are different ones, also with a
@@ -125,6 +126,7 @@ def open_table(
     if "date" in frame:
         table["date"] = _dates(frame["date"], file)
     table.index = pd.Index(frame.get("record", frame["path"]).astype(str), name="record")
+    warn_of_far_values(goal.behaviour.numbers(goal, columns, file), table.index.tolist(), file)
     cohort = Cohort(
         name=file.stem,
         version="",
@@ -221,18 +223,21 @@ def ages_of(column: pd.Series[Any], file: Path, *, oldest: float = _OLDEST) -> N
     """Ages in years, NaN where missing; shape (records,).
 
     A number without a unit is one of years. Other texts than numbers with a unit of time, and an
-    age above `oldest`, count as missing, with a CohortWarning; so does `35M` in a column with
-    `35F`, where it means a man.
+    age above `oldest`, count as missing, with a CohortWarning. So does `35M`, which may be a man of
+    35 years, unless other ages of the column have the unit `Y`, `W` or `D` and none ends in `F`;
+    `035M` is the form in which DICOM writes months.
     """
     texts = column.astype(str).where(column.notna(), "")
     parts = texts.str.lower().str.extract(_AGE)
-    units = parts[1].map(_PER_YEAR)
-    if (parts[1] == "f").any():
-        units = units.mask(parts[1] == "m")
+    letters = set(parts[1].dropna())
+    has_units = not letters.isdisjoint("ywd") and "f" not in letters
+    is_unclear = (parts[1] == "m") & ~(parts[0].str.fullmatch(r"\d{3}") & ("f" not in letters))
+    units = parts[1].map(_PER_YEAR).mask(is_unclear & (not has_units))
     years = parts[0].astype(np.float64) / units
     years = years.where(years <= oldest)
     bad = texts.str.strip().ne("") & years.isna()
-    _warn(column, bad, f"an age up to {oldest:g} years", file)
+    months = ", or in months such as '3 months'" if (bad & is_unclear).any() else ""
+    _warn(column, bad, f"an age up to {oldest:g} years{months}", file)
     return np.asarray(years, np.float64)
 
 

@@ -26,6 +26,7 @@ from einthoven.backbones.inference import device_of
 from einthoven.backbones.leads import canonical_leads
 from einthoven.cohorts.cohort import patient_order, stratified_places
 from einthoven.errors import EinthovenError, EstimatorError, RecordError, StoreError
+from einthoven.models import SHIPPED
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.file import is_file_like
 from einthoven.records.limb_leads import repair_leads
@@ -47,6 +48,7 @@ _SCORED = 512
 class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
     """Parameters that describe X, and their checks."""
 
+    backbone: Any
     rate: Any
     leads: Any
     samples: int | None
@@ -67,6 +69,15 @@ class ArrayEstimator(BaseEstimator):  # type: ignore[misc]
             None,
         ],
     }
+
+    def _validate_params(self) -> None:
+        if self.backbone is None:  # has no default, so that the network is a choice
+            raise EstimatorError(
+                f"{type(self).__name__} without a backbone",
+                remedy=f"pass backbone={SHIPPED!r}, the folder of another model, or a name of "
+                "einthoven.backbone_names() with its weights=",
+            )
+        super()._validate_params()
 
     def _flat(self, X: Any, *y: Any, **options: Any) -> Any:
         """X as (records, leads * samples), or as a list of Records; and y, both checked."""

@@ -18,11 +18,10 @@ from einthoven.inference.torch_runtime import on_device, with_leads
 from einthoven.models.model import Model
 from einthoven.predictions import Calibration, ClassCalibration, Predictions
 from einthoven.predictions.sets import LabelSets, Sets
-from einthoven.predictions.table import KIND, POS_WEIGHT
+from einthoven.predictions.table import POS_WEIGHT, task_metadata
 from einthoven.progress import Progress
 from einthoven.signals.batches import SignalSource, long_enough
 from einthoven.signals.store import Store
-from einthoven.tasks import Task
 from einthoven.tasks.task import Matrix
 
 CALIBRATED = "calibrated"  # key of a table's metadata: yes or no
@@ -152,21 +151,21 @@ def _targets(model: Model, labels: Sequence[str], cohort: Cohort, split: str) ->
 
 def _metadata(model: Model, cohort: Cohort, split: str) -> dict[str, str]:
     """Origin of a table of predictions: the cohort, the network and its recipe."""
-    provenance, task = model.config.get("provenance") or {}, model.task
+    provenance = model.config.get("provenance") or {}
     weights = " ".join(f"{weight:g}" for weight in provenance.get("pos_weight") or ())
-    optional = {
-        KIND: task.kind if task.kind != Task.kind else "",
-        "unit": ", ".join(task.units(len(model.labels))) if task.unit else "",
-        POS_WEIGHT: weights,
-    }
-    return {key: value for key, value in optional.items() if value} | {
-        "cohort": cohort.name,
-        "version": cohort.version,
-        "task": cohort.task,
-        "split": split,
-        "backbone": model.backbone.name,
-        "recipe": str((provenance.get("recipe") or {}).get("name", "")),
-    }
+    optional = {POS_WEIGHT: weights} if weights else {}
+    return (
+        task_metadata(model.task, len(model.labels))
+        | optional
+        | {
+            "cohort": cohort.name,
+            "version": cohort.version,
+            "task": cohort.task,
+            "split": split,
+            "backbone": model.backbone.name,
+            "recipe": str((provenance.get("recipe") or {}).get("name", "")),
+        }
+    )
 
 
 def calibrate_table(model: Model, table: Predictions) -> Predictions:

@@ -41,8 +41,8 @@ from einthoven.files import (
 from einthoven.inference.records import Predictor, RecordPrediction
 from einthoven.inference.runtimes import AnyModel
 from einthoven.models import SHIPPED, open_model, refuse_models
-from einthoven.predictions import Calibration, ClassSets, LabelSets
-from einthoven.predictions.table import CLASS, DIGEST_KEY, PROBABILITY, VALUE
+from einthoven.predictions import Calibration, ClassSets, LabelSets, Predictions
+from einthoven.predictions.table import CLASS, DIGEST_KEY, PROBABILITY, VALUE, task_metadata
 from einthoven.progress import Progress
 from einthoven.records import Record
 from einthoven.records.file import is_file_like
@@ -200,7 +200,7 @@ def write_predictions(
             _request_file(file).unlink()
         _refuse_none(refused, len(items))
         with replacing(file) as temporary:
-            _join(temporary, file.suffix, _rows(parts, refused=False))
+            _join(temporary, file.suffix, parts, model)
         shutil.rmtree(folder)
     return PredictionFile(file, len(items) - len(refused), len(refused), refused_file(file))
 
@@ -427,7 +427,7 @@ def _request_file(file: Path) -> Path:
 def _described(source: Any, items: Sequence[Item]) -> str:
     """A table or folder by its place, other sources by a digest of the names of their records."""
     if isinstance(source, str | Path):
-        return str(Path(source).absolute())
+        return str(Path(source).resolve())
     return sha256(repr([item.name for item in items]).encode()).hexdigest()
 
 
@@ -437,15 +437,35 @@ def _rows(parts: Sequence[Path], *, refused: bool) -> Iterator[pd.DataFrame]:
         yield frame[(frame[REFUSED] != "") == refused]
 
 
-def _join(file: Path, suffix: str, frames: Iterator[pd.DataFrame]) -> None:
+def _join(file: Path, suffix: str, parts: Sequence[Path], model: AnyModel) -> None:
+    """Write the batches as one file; Parquet with the digest of the whole."""
     kind: Any = pa.csv.CSVWriter if suffix == ".csv" else pq.ParquetWriter
+    metadata = {} if suffix == ".csv" else _metadata(parts, model)
     writer = None
-    for frame in frames:
+    for frame in _rows(parts, refused=False):
         if len(frame):
             table = pa.Table.from_pandas(
                 frame.drop(columns=[REFUSED, REMEDY]), preserve_index=False
             )
-            writer = writer or kind(file, table.schema)
-            writer.write_table(table)
+            schema = table.schema.with_metadata((table.schema.metadata or {}) | metadata)
+            writer = writer or kind(file, schema)
+            writer.write_table(table.cast(schema))
     if writer is not None:
         writer.close()
+
+
+def _metadata(parts: Sequence[Path], model: AnyModel) -> dict[bytes, bytes]:
+    """Metadata by which `Predictions.load` finds changes; none of a table that it refuses anyway.
+
+    It refuses the same record twice, and probabilities that are missing.
+    """
+    prefix = VALUE if model.task.behaviour.form == "values" else PROBABILITY
+    columns = ["record", "patient", *(prefix + label for label in model.labels)]
+    frame = pd.concat(rows[columns] for rows in _rows(parts, refused=False))
+    values, metadata = frame[columns[2:]].to_numpy(), task_metadata(model.task, len(model.labels))
+    records, patients = (frame[name].to_numpy() for name in columns[:2])
+    try:
+        table = Predictions(model.labels, records, patients, None, values, metadata)
+    except EvaluationError:
+        return {}
+    return dict(table.to_arrow().schema.metadata)

@@ -361,6 +361,12 @@ class Predictions:
         return loaded
 
 
+def task_metadata(task: Task, outputs: int) -> dict[str, str]:
+    """Metadata of a table of a task: its `kind`, unless it is `multilabel`, and its `unit`."""
+    kind = {KIND: task.kind} if task.kind != Task.kind else {}
+    return kind | ({"unit": ", ".join(task.units(outputs))} if task.unit else {})
+
+
 def table_file(folder: Path, split: str) -> Path:
     """File of the predictions of a split in a run folder."""
     return folder / "predictions" / f"{split}.parquet"

@@ -143,6 +143,13 @@ class Kind(ABC):
             For missing columns, or cells that are no such target.
         """
 
+    def numbers(self, task: Task, frame: pd.DataFrame, file: Path) -> dict[str, Floats]:
+        """Columns of numbers that the targets are made of, by name; NaN where not known.
+
+        Their values are examined for codes of missing values when a cohort is opened.
+        """
+        return {}
+
     @abstractmethod
     def strata(self, targets: Matrix) -> NDArray[np.uint8]:
         """`(records, strata)` 0 and 1, over which splits are stratified."""

@@ -60,6 +60,12 @@ class Multilabel(Kind):
         shape = (len(frame), len(columns))
         return task.targets, compact(np.column_stack(columns) if columns else np.zeros(shape))
 
+    def numbers(self, task: Task, frame: pd.DataFrame, file: Path) -> dict[str, Floats]:
+        """Columns with conditions on a number."""
+        conditions = [condition_of(target) for target in task.targets if target not in frame]
+        names = [x.column for x in conditions if x is not None and x.relation != "="]
+        return {name: numbers(column_of(name, frame, file), file) for name in names}
+
     def _column(self, target: str, frame: pd.DataFrame, file: Path) -> Floats:
         import pandas as pd
 

@@ -53,10 +53,14 @@ class Regression(Kind):
         """Columns of numbers."""
         if not task.targets:
             raise CohortError(f"task: {self.name} without a target", remedy="name its column")
-        columns = [numbers(column_of(name, frame, file), file) for name in task.targets]
-        for name, column in zip(task.targets, columns, strict=True):
+        columns = self.numbers(task, frame, file)
+        for name, column in columns.items():
             _refuse_rounded(name, column, file)
-        return task.targets, np.column_stack(columns).astype(np.float32)
+        return task.targets, np.column_stack([columns[x] for x in task.targets]).astype(np.float32)
+
+    def numbers(self, task: Task, frame: pd.DataFrame, file: Path) -> dict[str, Floats]:
+        """The targets."""
+        return {name: numbers(column_of(name, frame, file), file) for name in task.targets}
 
     def strata(self, targets: Matrix) -> NDArray[np.uint8]:
         """Quantiles of every number."""
