@@ -13,6 +13,7 @@ from einthoven.errors import RecipeError
 from einthoven.signals import augment
 from einthoven.signals.augment import (
     OPERATIONS,
+    Mixing,
     RandAugment,
     RandomLeadMask,
     create_augmentation,
@@ -164,3 +165,41 @@ def test_names_build_augmentations_and_mistakes_are_refused() -> None:
     ]:
         with pytest.raises(RecipeError):
             create_augmentation(name, **options)
+
+
+def test_no_flip_leaves_the_sign(x: Tensor) -> None:
+    ones = torch.ones(400, 2, 50)
+    for name, flips in (("rand-augment", True), ("rand-augment-no-flip", False)):
+        changed = create_augmentation(name, level=1e-9)(ones, _generator())
+        assert bool((changed < -0.5).any()) == flips
+
+
+@pytest.mark.parametrize("kind", ["mixup", "cutmix"])
+def test_mixes_have_the_targets_of_both_records_by_their_shares(kind: str) -> None:
+    """Of signals that are constant, the mean of a mixed one is the mean of its targets."""
+    values = torch.arange(64.0)
+    x = values[:, None, None].expand(64, 3, T).contiguous()
+    mixed, targets = Mixing(**{kind: 1.0})(x, values[:, None], _generator())
+    torch.testing.assert_close(mixed.mean(dim=(1, 2)), targets[:, 0], rtol=1e-4, atol=1e-4)
+    share = ((targets[:, 0] - values.roll(1)) / (values - values.roll(1))).numpy()
+    assert share.min() >= 0.5
+    assert len(set(share.round(3))) > 32  # each record its own
+    if kind == "cutmix":
+        assert torch.equal(mixed[:, :1].expand_as(mixed), mixed)
+        assert set((mixed == x).flatten().tolist()) == {False, True}
+        others = mixed == x.roll(1, 0)
+        assert (others[:, 0].int().diff().abs().sum(1) <= 2).all()
+        assert ((mixed == x) | others).all()
+    else:
+        assert (mixed == mixed[:, :, :1]).all()
+
+
+def test_mixes_draw_a_kind_a_batch_and_keep_what_is_not_known() -> None:
+    x, targets = torch.randn(8, 2, T, generator=_generator()), torch.zeros(8, 1)
+    targets[3] = torch.nan
+    cuts = []
+    for seed in range(60):
+        mixed, mixes = Mixing(mixup=1.0, cutmix=1.0)(x, targets, _generator(seed))
+        cuts.append(bool((mixed == x).any()))
+        assert mixes[:, 0].isnan().nonzero().flatten().tolist() == [3, 4]
+    assert 15 < sum(cuts) < 45

@@ -77,6 +77,7 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
         {"cycle": Cycle(), "betas": (0.95, 0.99)},
         {"optimiser": "adamax", "warmup_epochs": 0},
         {"optimiser": "adamax", "cycle": Cycle(warmup_share=0.5), "clip": 0.25},
+        {"ema": 0.9},
     ],
 )
 def test_killed_run_resumes_to_the_same_weights(
@@ -95,6 +96,41 @@ def test_killed_run_resumes_to_the_same_weights(
         trained("killed", killed, progress=Recorder(kill=("test", after)))
     assert trained("killed", again) == expected
     assert same(state(again), state(whole))
+    kept, expected_kept = network(), network()
+    load_weights(tmp_path / "killed" / BEST, kept)
+    load_weights(tmp_path / "whole" / BEST, expected_kept)
+    assert same(state(kept), state(expected_kept))
+
+
+def test_moving_average_is_validated_and_kept(tmp_path: Path) -> None:
+    """It follows the weights and buffers of every step; training itself does not change."""
+
+    def with_norm() -> nn.Module:
+        return nn.Sequential(network(), nn.BatchNorm1d(1))
+
+    plain, model, kept, validated = with_norm(), with_norm(), with_norm(), []
+    average = {name: value.double() for name, value in state(model).items()}
+
+    def follow(step: int) -> None:
+        decay = min(0.7, step / (9 + step))
+        for name, value in model.state_dict().items():
+            average[name] = decay * average[name] + (1 - decay) * value.double()
+
+    def validate(selected: nn.Module) -> dict[str, float]:
+        validated.append(state(selected))
+        return {}
+
+    loop(tmp_path / "plain", plain).run()
+    parts: dict[str, Any] = {"after_step": follow, "validate": validate}
+    loop(tmp_path / "average", model, settings={"ema": 0.7}, **parts).run()
+    load_weights(tmp_path / "average" / BEST, kept)
+    assert same(state(model), state(plain))
+    assert same(state(kept), validated[-1])
+    for name, value in state(kept).items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value.double(), average[name], rtol=1e-4, atol=1e-6)
+        else:
+            assert torch.equal(value, state(model)[name])
 
 
 def test_one_cycle_uses_the_rate_and_the_momentum_of_every_step(

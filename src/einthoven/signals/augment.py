@@ -13,8 +13,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Protocol
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Generator, Tensor
@@ -158,6 +161,8 @@ class RandAugment:
         Number of the eight operations that are drawn for a record, without repetition.
     probability : float
         Probability that a drawn operation is applied.
+    flip : bool
+        Whether the change of sign is among the operations; no electrode does it to all leads.
 
     Notes
     -----
@@ -169,16 +174,18 @@ class RandAugment:
     level: Annotated[float, Field(ge=0, le=10)] = 10.0
     operations: Annotated[int, Field(ge=0, le=len(OPERATIONS))] = 2
     probability: Probability = 0.5
+    flip: bool = True
 
     def __call__(self, x: Tensor, generator: Generator) -> Tensor:
         """Return an augmented copy of x, (batch, leads, samples)."""
         x = x.clone()
         if self.level == 0:
             return x
-        order = _uniform(x, generator, len(OPERATIONS)).argsort(1)
-        applied = _uniform(x, generator, len(OPERATIONS)) < self.probability
-        for turn in range(self.operations):
-            for number, operation in enumerate(OPERATIONS.values()):
+        drawn = [each for name, each in OPERATIONS.items() if self.flip or name != "flip"]
+        order = _uniform(x, generator, len(drawn)).argsort(1)
+        applied = _uniform(x, generator, len(drawn)) < self.probability
+        for turn in range(min(self.operations, len(drawn))):
+            for number, operation in enumerate(drawn):
                 rows = ((order[:, turn] == number) & applied[:, turn]).nonzero().flatten()
                 if len(rows):
                     x[rows] = operation(x[rows], self.level / 10, generator)
@@ -209,6 +216,7 @@ class RandomLeadMask:
 
 AUGMENTATIONS: dict[str, Callable[..., Augmentation]] = {
     "rand-augment": RandAugment,
+    "rand-augment-no-flip": partial(RandAugment, flip=False),
     "lead-mask": RandomLeadMask,
 }
 """Augmentations by their names in recipes."""
@@ -228,3 +236,42 @@ def create_augmentation(name: str, **options: Any) -> Augmentation:
             remedy=f"use one of {', '.join(sorted(AUGMENTATIONS))}",
         )
     return AUGMENTATIONS[name](**options)
+
+
+@dataclass(frozen=True)
+class Mixing:
+    """Mixes of two records of a batch and of their targets: mixup, CutMix along time, or both.
+
+    Attributes
+    ----------
+    mixup : float
+        Parameter of the symmetric beta distribution of a record's share in a weighted sum (Zhang et
+        al., "mixup: Beyond Empirical Risk Minimization", 2018); 0 is off.
+    cutmix : float
+        That of its share where a stretch of time of all leads is another record's (Yun et al.,
+        "CutMix", 2019, along time); 0 is off. If both are on, each batch draws one of them.
+
+    Notes
+    -----
+    Every record has its own share, at least one half, and the record before it in the batch is its
+    partner. A target is the mean of both, weighted by share; unknown (NaN) where one of them is.
+    """
+
+    mixup: float = 0.0
+    cutmix: float = 0.0
+
+    def __call__(self, x: Tensor, targets: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
+        """Mix signals (batch, leads, samples) and targets (batch, labels)."""
+        source = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        cuts = bool(self.cutmix) and (not self.mixup or source.random() < 0.5)
+        strength = self.cutmix if cuts else self.mixup
+        share = torch.from_numpy(source.beta(strength, strength, len(x))).to(x).clamp_(0, 1)
+        share = torch.maximum(share, 1 - share)
+        if cuts:
+            length = ((1 - share) * x.shape[2]).round().long()
+            start = _below(x, x.shape[2] - length + 1, generator)
+            share = 1 - length / x.shape[2]
+            mixed = torch.where(_inside(x, start, length), x.roll(1, 0), x)
+        else:
+            mixed = torch.lerp(x.roll(1, 0), x, share[:, None, None])
+        return mixed, torch.lerp(targets.roll(1, 0), targets, share[:, None])

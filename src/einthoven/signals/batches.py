@@ -19,7 +19,7 @@ from torch import Tensor
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import PreparationError, StoreError
-from einthoven.signals.augment import Augmentation
+from einthoven.signals.augment import Augmentation, Mixing
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import (
     evaluation_starts,
@@ -225,7 +225,7 @@ class TrainingBatches:
     """Shuffled, cropped and augmented batches of one process.
 
     Crops are drawn for the batch of all processes together: a crop's position does not depend on
-    the number of processes. Each process draws its own augmentation.
+    the number of processes. Each process draws its own augmentation and mixes.
 
     Attributes
     ----------
@@ -234,9 +234,11 @@ class TrainingBatches:
     batch_size : int
         Records a batch, in each process.
     seed : int
-        Seed of the order, the crops and the augmentation.
+        Seed of the order, the crops, the augmentation and the mixes.
     augment : callable, optional
         `(signals, generator) -> signals`.
+    mixing : Mixing, optional
+        Mixes the augmented records of a process with each other.
     rank, world : int
         Number of this process, and number of processes that share every epoch.
     drop_last : bool
@@ -249,6 +251,7 @@ class TrainingBatches:
     batch_size: int
     seed: int
     augment: Augmentation | None = None
+    mixing: Mixing | None = None
     rank: int = 0
     world: int = 1
     drop_last: bool = True
@@ -275,11 +278,14 @@ class TrainingBatches:
         starts = self.source.crop_starts(batch, generator)[self.rank :: self.world]
         mine = batch[self.rank :: self.world]
         signals = self.source.crops(mine, starts)
+        targets = self.source.targets_of(mine)
+        if self.rank:
+            generator = generator_for(self.seed, epoch, position, self.rank)
         if self.augment is not None:
-            if self.rank:
-                generator = generator_for(self.seed, epoch, position, self.rank)
             signals = self.augment(signals, generator)
-        return Batch(signals, self.source.targets_of(mine), mine)
+        if self.mixing is not None:
+            signals, targets = self.mixing(signals, targets, generator)
+        return Batch(signals, targets, mine)
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> NDArray[np.intp]:

@@ -113,7 +113,8 @@ def augmentation(data: Data) -> Augmentation | None:
     """Augmentation of training crops."""
     if data.augmentation == "none":
         return None
-    options = {"level": data.augmentation_level} if data.augmentation == "rand-augment" else {}
+    leveled = data.augmentation.startswith("rand-augment")
+    options = {"level": data.augmentation_level} if leveled else {}
     return create_augmentation(data.augmentation, **options)
 
 
@@ -183,7 +184,9 @@ def loop_settings(
         "lowest-loss": (LOSS, True),
         "last": (None, False),
     }[recipe.select]
-    settings = replace(settings, optimiser=recipe.optimiser, select=select, lowest=lowest)
+    settings = replace(
+        settings, optimiser=recipe.optimiser, select=select, lowest=lowest, ema=recipe.ema
+    )
     if recipe.schedule == "one-cycle":
         return replace(settings, cycle=recipe.one_cycle or Cycle())
     if recipe.schedule == "constant":  # a cosine between equal rates

@@ -15,6 +15,7 @@ from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.inference import aggregate_crops, record_outputs
 from einthoven.errors import RecipeError
+from einthoven.signals.augment import Mixing
 from einthoven.signals.batches import Batch, SignalSource, TrainingBatches
 from einthoven.stages.data import Context, loop_settings, micro_batch
 from einthoven.stages.pretrain import exempt_parameters, parts_of
@@ -50,6 +51,9 @@ def finetune(
             micro,
             context.seed,
             augment=context.augment,
+            mixing=Mixing(settings.mixup, settings.cutmix)
+            if settings.mixup or settings.cutmix
+            else None,
             rank=processes.rank,
             world=processes.world,
             drop_last=settings.drop_last,

@@ -51,8 +51,11 @@ class Data(Toml):
     """Length of training and evaluation crops; default: the window of the backbone."""
     short: Literal["leave-out", "pad"] = "leave-out"
     """Records shorter than a crop: left out and counted, or zeros are added at their end."""
-    augmentation: Literal["none", "rand-augment", "lead-mask"] = "rand-augment"
-    """Augmentation of prepared training crops. ST-MEM: RandAugment, 2 of 8 at level 10."""
+    augmentation: Literal["none", "rand-augment", "rand-augment-no-flip", "lead-mask"] = (
+        "rand-augment"
+    )
+    """Augmentation of prepared training crops. ST-MEM: RandAugment, 2 of 8 at level 10; `no-flip`
+    leaves out its change of sign."""
     augmentation_level: Annotated[float, Field(ge=0, le=10)] = 10
     """Strength of RandAugment; 0 changes nothing."""
     evaluation_crops: Positive | None = None
@@ -171,6 +174,15 @@ class Stage2(Optimisation):
     head_bias: Literal["stock", "prior"] = "stock"
     """Biases of the head if there is no stage 1: as set by `head_init`, or the log odds of the
     share of each label in the training records, so that the first steps need not learn them."""
+    mixup: NonNegative = 0.0
+    """Mixup: parameter of the beta distribution of the shares of two mixed records; 0 is off."""
+    cutmix: NonNegative = 0.0
+    """CutMix along time: that of the shares where a stretch is another record's; 0 is off. If both
+    are on, each batch draws one of them."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Decay, per step, of the moving average of all weights and of the statistics of batch norm,
+    which is validated and kept in place of the last weights; 0 is off. In the first steps the decay
+    is smaller."""
     freeze_positions: bool = False
     """Freeze position embeddings; ST-MEM trains them."""
     freeze_extractor: bool = False
@@ -605,7 +617,7 @@ _OVERRULED: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
     ("stage2.decay_exempt", "stage2.weight_decay", not_, "set stage2.weight_decay"),
     ("decay_exempt", "weight_decay", not_, "set weight_decay"),
     ("epochs", "steps", bool, "leave out steps"),
-    ("data.augmentation_level", "data.augmentation", "rand-augment".__ne__,
+    ("data.augmentation_level", "data.augmentation", {"none", "lead-mask"}.__contains__,
      "set data.augmentation=rand-augment"),
     ("data.aggregate", "data.evaluation_crops", lambda crops: crops == 1,
      "set data.evaluation_crops"),

@@ -16,23 +16,31 @@ from torch.optim import Optimizer
 from einthoven.errors import TrainingError
 from einthoven.files import read_tensors, write_tensors
 
-_MODEL, _OPTIMIZER = "model.", "optimizer."
+_MODEL, _AVERAGE, _OPTIMIZER = "model.", "average.", "optimizer."
 _COUNTERS, _EXTRA = "counters", "extra_state"
 
 
 def save_checkpoint(
-    file: Path, model: nn.Module, optimiser: Optimizer, counters: dict[str, Any]
+    file: Path,
+    model: nn.Module,
+    optimiser: Optimizer,
+    counters: dict[str, Any],
+    average: nn.Module | None = None,
 ) -> None:
-    """Write model, optimiser state and counters, which must be JSON-serialisable."""
+    """Write model, its average, optimiser state and counters, which must be JSON-serialisable."""
     weights, extra = _split(model)
     tensors = {_MODEL + name: value for name, value in weights.items()}
+    if average is not None:
+        tensors |= {_AVERAGE + name: value for name, value in _split(average)[0].items()}
     for number, state in optimiser.state_dict()["state"].items():
         tensors |= {f"{_OPTIMIZER}{number}.{key}": value for key, value in state.items()}
     write_tensors(file, tensors, {_COUNTERS: json.dumps(counters)} | extra)
 
 
-def load_checkpoint(file: Path, model: nn.Module, optimiser: Optimizer) -> dict[str, Any]:
-    """Restore model and optimiser from a checkpoint, and return its counters.
+def load_checkpoint(
+    file: Path, model: nn.Module, optimiser: Optimizer, average: nn.Module | None = None
+) -> dict[str, Any]:
+    """Restore model, average and optimiser from a checkpoint, and return its counters.
 
     Raises
     ------
@@ -40,9 +48,13 @@ def load_checkpoint(file: Path, model: nn.Module, optimiser: Optimizer) -> dict[
         If the file is damaged or belongs to another network.
     """
     tensors, metadata = read_tensors(file)
-    weights = {k.removeprefix(_MODEL): v for k, v in tensors.items() if k.startswith(_MODEL)}
+    modules = {_MODEL: model} if average is None else {_MODEL: model, _AVERAGE: average}
     try:
-        model.load_state_dict(weights | _extra_state(metadata))
+        for prefix, module in modules.items():
+            weights = {
+                k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)
+            }
+            module.load_state_dict(weights | _extra_state(metadata))
     except RuntimeError as error:
         raise TrainingError(
             f"{file} belongs to another network: {error}",

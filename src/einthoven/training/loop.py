@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -26,7 +27,7 @@ from einthoven.progress import Progress
 from einthoven.signals.random import ShareGenerator, generator_for
 from einthoven.training.checkpoint import load_checkpoint, save_checkpoint, save_weights
 from einthoven.training.distributed import Processes
-from einthoven.training.optim import OPTIMISERS, Settings, set_learning_rate
+from einthoven.training.optim import OPTIMISERS, Settings, set_learning_rate, update_average
 
 CHECKPOINT, BEST = "checkpoint.safetensors", "best.safetensors"
 T = TypeVar("T")
@@ -109,12 +110,18 @@ class Loop(Generic[T]):
     progress: Progress | None = None
     after_step: Callable[[int], None] | None = None
     after_epoch: Callable[[list[dict[str, Any]]], None] | None = None
+    average: nn.Module | None = field(default=None, init=False)
+
+    @property
+    def selected(self) -> nn.Module:
+        """Network that is validated and kept: the model, or its moving average."""
+        return self.model if self.average is None else self.average
 
     def run(self) -> Result:
         """Train to the end, from the checkpoint if there is one.
 
         The model keeps the weights of the last step; `best.safetensors` holds those of the
-        selected epoch.
+        selected epoch, or their average (`Settings.ema`).
 
         Raises
         ------
@@ -125,6 +132,7 @@ class Loop(Generic[T]):
         steps = max(1, self.batches.per_epoch // settings.accumulation)
         schedule, total = settings.schedule(steps), settings.epochs * steps
         self.model.to(processes.device)
+        self.average = deepcopy(self.model).requires_grad_(False).eval() if settings.ema else None
         optimiser = OPTIMISERS[settings.optimiser](
             self.groups, betas=settings.betas, eps=settings.eps
         )
@@ -149,6 +157,8 @@ class Loop(Generic[T]):
                         raise self._not_finite(loss, norm, state, lr)
                     optimiser.step()
                     optimiser.zero_grad(set_to_none=True)
+                    if self.average is not None:
+                        update_average(self.average, self.model, settings.ema, step)
                     if self.after_step is not None:
                         self.after_step(step + 1)
                     state.position, state.loss_sum = state.position + 1, state.loss_sum + loss
@@ -213,8 +223,9 @@ class Loop(Generic[T]):
         if self.validate is not None:
             started = time.monotonic()
             network.eval()
-            self.processes.share_buffers(self.model)
-            entry |= self.validate(self.model)
+            for module in filter(None, (self.model, self.average)):
+                self.processes.share_buffers(module)
+            entry |= self.validate(self.selected)
             entry["validation_seconds"] = round(time.monotonic() - started, 3)
         is_best = self._is_best(entry, state)
         if is_best:
@@ -223,7 +234,7 @@ class Loop(Generic[T]):
         state.epoch, state.position, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
         if self.processes.is_main:
             if is_best:
-                save_weights(self.folder / BEST, self.model)
+                save_weights(self.folder / BEST, self.selected)
             append_line(self.folder / HISTORY_FILE, entry)
             if self.after_epoch is not None:
                 self.after_epoch(read_lines(self.folder / HISTORY_FILE))
@@ -241,13 +252,14 @@ class Loop(Generic[T]):
 
     def _save(self, optimiser: Optimizer, state: Counters) -> None:
         if self.processes.is_main:
-            save_checkpoint(self.folder / CHECKPOINT, self.model, optimiser, asdict(state))
+            counters, file = asdict(state), self.folder / CHECKPOINT
+            save_checkpoint(file, self.model, optimiser, counters, self.average)
 
     def _resume(self, optimiser: Optimizer) -> Counters:
         """Load the checkpoint if there is one; drop metrics of epochs after it."""
         file, state = self.folder / CHECKPOINT, Counters()
         if file.is_file():
-            state = Counters(**load_checkpoint(file, self.model, optimiser))
+            state = Counters(**load_checkpoint(file, self.model, optimiser, self.average))
         if self.processes.is_main:
             lines = read_lines(self.folder / HISTORY_FILE, least=state.epoch)
             write_lines(self.folder / HISTORY_FILE, [e for e in lines if e["epoch"] <= state.epoch])

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 from torch.optim import Adamax, AdamW, Optimizer
@@ -121,6 +122,8 @@ class Settings:
     select, lowest : str or None, bool
         Validation metric of the best epoch (the earliest, on a tie), and whether its lowest value
         is the best; None selects the last epoch.
+    ema : float
+        Decay of the moving average of weights and buffers that is validated and kept; 0 is off.
     checkpoint_seconds : float
         Time between two checkpoints within an epoch; one is written after every epoch anyway.
     seed : int
@@ -145,6 +148,7 @@ class Settings:
     precision: Precision = "fp32"
     select: str | None = None
     lowest: bool = False
+    ema: float = 0.0
     checkpoint_seconds: float = 120.0
     seed: int = 0
     shared_draws: bool = False
@@ -222,3 +226,19 @@ def set_learning_rate(optimiser: Optimizer, schedule: Schedule | OneCycle, step:
         if momentum is not None:
             group["betas"] = (momentum, group["betas"][1])
     return lr
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, model: nn.Module, decay: float, step: int) -> None:
+    """Move an average of weights and buffers towards a model, in place.
+
+    Of n steps, the decay is at most (1 + n) / (10 + n), so that the first weights are forgotten.
+    Integers, such as counters, are copied.
+    """
+    weight = 1 - min(decay, (1 + step) / (10 + step))
+    averages, values = ([*each.parameters(), *each.buffers()] for each in (average, model))
+    for mean, value in zip(averages, values, strict=True):
+        if mean.is_floating_point():
+            mean.lerp_(value, weight)
+        else:
+            mean.copy_(value)
