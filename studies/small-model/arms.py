@@ -31,13 +31,13 @@ class Arm:
     teachers: tuple[str, ...] = ()
 
 
-_BASE = ("stage2.drop_path=0", "stage2.keep=always")
+BASE = ("stage2.drop_path=0", "stage2.keep=always")
 _MIX = ("stage2.mixup=0.2", "stage2.cutmix=0.2")
 _LAST = "stage2.select=last"
 
 
 def _arm(rung: str, about: str, *flags: str, teachers: tuple[str, ...] = ()) -> Arm:
-    return Arm(rung, about, (*_BASE, *flags), teachers=teachers)
+    return Arm(rung, about, (*BASE, *flags), teachers=teachers)
 
 
 def _peer(backbone: str) -> Arm:

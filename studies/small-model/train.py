@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from arms import ARMS, TEACHER_FLAGS
+from arms import ARMS, BASE, TEACHER_FLAGS
 from numpy.typing import NDArray
 
 from einthoven.cohorts import Cohort, open_cohort
@@ -227,6 +227,39 @@ def commit() -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
+HEADER = (
+    "| rung | change | keys | epochs, seed | minutes | AUROC | minus `base` | AUPRC "
+    "| 13 crops | mean of weights | both |",
+    "|---" * 11 + "|",
+)
+
+
+def listing(lines: Sequence[Result]) -> str:
+    """Markdown table of every arm: its results on fold 9, or that it has not been run."""
+    rows = []
+    for name, arm in ARMS.items():
+        own = sorted((x for x in lines if x["arm"] == name), key=lambda x: (x["epochs"], x["seed"]))
+        keys = ", ".join(f"`{key}`" for key in arm.flags if key not in BASE) or "–"
+        start = f"| {arm.rung} | `{name}`: {arm.about} | {keys} |"
+        rows += [f"{start} {x['epochs']}, {x['seed']} | {_cells(x)} |" for x in own]
+        if not own:
+            rows.append(f"{start} not run yet |" + " |" * 7)
+    return "\n".join((*HEADER, *rows))
+
+
+def _cells(line: Result) -> str:
+    low, high = line["macro_auroc_interval"]
+    gain = line.get("auroc_minus_base")
+    other = "–" if gain is None else f"{gain[0]:+.4f} ({gain[1]:+.4f} to {gain[2]:+.4f})"
+    better = [line.get(key) for key in ("crops_13", f"soup_{SOUP}", f"soup_{SOUP}_crops_13")]
+    pairs = [f"{pair[0]:.4f} / {pair[1]:.4f}" if pair else "–" for pair in better]
+    cells = [
+        f"{line['training_minutes']:.0f}",
+        f"{line['macro_auroc']:.4f} ({low:.4f} to {high:.4f})",
+    ]
+    return " | ".join([*cells, other, f"{line['macro_auprc']:.4f}", *pairs])
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train what is not in the file of results."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -239,14 +272,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/small-model"), help="run folders")
     parser.add_argument("--results", type=Path, default=RESULTS, help="a line a training")
     parser.add_argument("--commit", help="commit of the code (default: of this checkout)")
-    parser.add_argument("--list", action="store_true", help="list arms and finished trainings")
+    parser.add_argument("--list", action="store_true", help="print arms and results as a table")
     options = parser.parse_args(arguments)
     lines = read_lines(options.results)
     finished = {(line["arm"], line["seed"], line["epochs"]) for line in lines}
     if options.list:
-        for name, arm in ARMS.items():
-            done = [f"{e} epochs, seed {s}" for a, s, e in sorted(finished) if a == name]
-            print(f"{name:16} {arm.rung:8} {arm.about}: {'; '.join(done) or 'not run yet'}")
+        print(listing(lines))
         return
     warnings.simplefilter("ignore")
     logging.getLogger("einthoven").setLevel(logging.ERROR)

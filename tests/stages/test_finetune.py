@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,17 @@ def test_gradient_clipping_changes_training(tmp_path: Path, train: Train) -> Non
     clipped = train(tmp_path / "clipped", stage1=None, stage2=base | {"clip": 1e-9})
     pairs = zip(free.classifier.parameters(), clipped.classifier.parameters(), strict=True)
     assert not all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_mixes_and_the_moving_average_are_those_of_the_recipe(tmp_path: Path, train: Train) -> None:
+    base = {"epochs": 1, "select": "last", "warmup_epochs": 0}
+    states = []
+    for name, keys in (
+        ("plain", {}),
+        ("mix", {"mixup": 1.0}),
+        ("cut", {"cutmix": 1.0}),
+        ("ema", {"ema": 0.9}),
+    ):
+        run = train(tmp_path / name, stage1=None, stage2=base | keys)
+        states.append(run.classifier.head.weight.detach())
+    assert all(not torch.equal(a, b) for a, b in combinations(states, 2))

@@ -113,8 +113,7 @@ def augmentation(data: Data) -> Augmentation | None:
     """Augmentation of training crops."""
     if data.augmentation == "none":
         return None
-    leveled = data.augmentation.startswith("rand-augment")
-    options = {"level": data.augmentation_level} if leveled else {}
+    options = {} if data.augmentation == "lead-mask" else {"level": data.augmentation_level}
     return create_augmentation(data.augmentation, **options)
 
 
