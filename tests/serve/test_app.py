@@ -6,6 +6,7 @@ import base64
 import json
 import resource
 import socket
+import sys
 import tempfile
 import threading
 import time
@@ -23,7 +24,7 @@ from xml_files import sound_aecg, sound_muse, sound_philips
 
 from einthoven.errors import RecordError
 from einthoven.inference import predict_record
-from einthoven.models import Model
+from einthoven.models import Model, OnnxModel
 from einthoven.records import Record, read_record
 from einthoven.records.wfdb import write_wfdb
 from einthoven.serve.models import ServedModel
@@ -74,6 +75,17 @@ def test_records_of_a_batch_have_the_bytes_that_they_have_alone(
     assert set(together) == {alone}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+def test_processes_answer_as_threads_do(
+    client: httpx.Client, started: Started, dicom: bytes
+) -> None:
+    with started(processes=True) as other, ThreadPoolExecutor(4) as pool:
+        for content in (dicom, b"nothing"):
+            jobs = [pool.submit(post, other, "/predict", content) for _ in range(4)]
+            answers = {job.result().content for job in jobs}
+            assert answers == {post(client, "/predict", content).content}
+
+
 def test_the_largest_steady_batch_is_found(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     assert ServedModel("small", model, most=3).batch == 3
     outputs = type(ServedModel("small", model, most=1).predictor._runtime).outputs
@@ -93,6 +105,21 @@ def test_an_explanation_names_leads_and_waves(client: httpx.Client, dicom: bytes
     assert np.array(answer["values"]).shape == (12, 1000)
     assert answer["rate"] == 100
     assert sum(answer["by_lead"].values()) == pytest.approx(1)
+
+
+def test_an_exported_model_predicts_and_does_not_explain(
+    exported: OnnxModel, started: Started, dicom: bytes
+) -> None:
+    with started(models={"exported": exported}) as client:
+        answer = post(client, "/predict", dicom).json()
+        expected = predict_record(exported, read_record(dicom)).to_json("upload")
+        assert answer["probabilities"] == expected["probabilities"]
+        for path, query in (("/explain", {"label": "AFIB"}), ("/embed", {})):
+            refusal = post(client, path, dicom, **query)
+            assert refusal.status_code == 422
+            assert "einthoven serve" in refusal.json()["remedy"]
+        (description,) = client.get("/models").json()["models"]
+        assert (description["runtime"], description["explains"]) == ("onnx", False)
 
 
 def test_an_embedding_has_the_width_of_the_backbone(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import threading
+import time
 from collections.abc import Sequence
 
 import pytest
 
 pytest.importorskip("fastapi")
 
-from einthoven.serve.workers import Workers
+from einthoven.errors import RecordError
+from einthoven.serve.workers import Fork, Workers
 
 
 def test_waiting_jobs_are_taken_together_up_to_their_limit() -> None:
@@ -74,3 +78,49 @@ def test_cancelled_jobs_are_left_out_and_others_finished_at_the_end() -> None:
     gate.set()
     workers.close()
     assert done == [0, 2]
+
+
+def identify(items: Sequence[int]) -> list[int]:
+    return [os.getpid()] * len(items)
+
+
+def end(items: Sequence[int]) -> list[int]:
+    os._exit(3)
+
+
+def sleep(items: Sequence[int]) -> list[int]:
+    time.sleep(30)
+    return list(items)
+
+
+def refuse(items: Sequence[int]) -> list[object]:
+    if 99 in items:
+        raise RecordError("ecg", "gain", 0, "must not be 0", remedy="correct it")
+    return [RecordError("ecg", "gain", item, "is wrong", remedy="correct it") for item in items]
+
+
+def lock(items: Sequence[int]) -> list[object]:
+    return [threading.Lock() for _ in items]  # cannot be sent
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes are forked on Linux only")
+def test_a_process_is_replaced_when_it_ends_or_takes_too_long() -> None:
+    works = (identify, end, sleep, refuse, lock)
+    workers = Workers(1, runner=lambda: Fork(works, 0.3))
+    first = workers.submit(identify, 0).result(10)
+    assert first != os.getpid()
+    (refusal,) = (workers.submit(refuse, 7).exception(10),)
+    assert isinstance(refusal, RecordError)
+    assert refusal.value == 7
+    for work in (lock, refuse):
+        assert isinstance(workers.submit(work, 99).exception(10), RuntimeError)
+    assert workers.submit(identify, 0).result(10) == first
+    processes = [first]
+    for work in (end, sleep):
+        assert isinstance(workers.submit(work, 0).exception(10), RuntimeError)
+        processes.append(workers.submit(identify, 0).result(10))
+    workers.close()
+    assert len(set(processes)) == 3
+    for process in processes:
+        with pytest.raises(ProcessLookupError):
+            os.kill(process, 0)

@@ -97,6 +97,18 @@ Device = Annotated[
 ]
 
 
+Runtime = Annotated[
+    str,
+    one_of(
+        "auto",
+        "torch",
+        "onnx",
+        help="PyTorch, or onnxruntime for a model of `einthoven export`: a .onnx file, or "
+        "model.onnx in the model folder. Default: as the model is named.",
+    ),
+]
+
+
 def _check_threads(threads: int | None) -> int | None:
     """Refuse a number of threads that ends the process."""
     if threads is not None and threads > MOST_THREADS:

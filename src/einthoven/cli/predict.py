@@ -15,6 +15,7 @@ from einthoven.cli.options import (
     Device,
     Labels,
     ModelPath,
+    Runtime,
     Sidecar,
     StorePath,
     lead_names,
@@ -58,16 +59,7 @@ def predict(
     sidecar: Sidecar = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Records in one batch, with --out.")] = 64,
     device: Device = "auto",
-    runtime: Annotated[
-        str,
-        one_of(
-            "auto",
-            "torch",
-            "onnx",
-            help="PyTorch, or onnxruntime for a model of `einthoven export`: a .onnx file, or "
-            "model.onnx in the model folder. Default: as the model is named.",
-        ),
-    ] = "auto",
+    runtime: Runtime = "auto",
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON object a file, with all labels.")
     ] = False,

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from einthoven.cli.options import Device, ModelArgument, output_folder
+from einthoven.cli.options import Device, ModelArgument, Runtime, output_folder
 from einthoven.cli.progress import echo, note
 from einthoven.errors import EvaluationError
 from einthoven.models import SHIPPED
 
 if TYPE_CHECKING:
-    from einthoven.models import Model
+    from einthoven.inference.runtimes import AnyModel
 
 TOKEN = "EINTHOVEN_TOKEN"
 _LOCAL = ("127.0.0.1", "::1", "localhost")
@@ -25,7 +25,9 @@ def serve(
     models: Annotated[
         list[Path] | None,
         typer.Argument(
-            metavar="[MODEL...]", help="Model folders; the first one is the default of requests."
+            metavar="[MODEL...]",
+            help="Model folders, or .onnx files of `einthoven export`; the first one is the "
+            "default of requests.",
         ),
     ] = None,
     host: Annotated[
@@ -42,9 +44,10 @@ def serve(
         int, typer.Option(min=1, help="Open requests with an ECG; further ones are refused.")
     ] = 64,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that predict. Default: one a core.")
+        int | None, typer.Option(min=1, help="Processes that predict. Default: one a core.")
     ] = None,
     device: Device = "auto",
+    runtime: Runtime = "auto",
 ) -> None:
     """Serve models over HTTP, with a web page. Not a medical device.
 
@@ -65,9 +68,8 @@ def serve(
     Needs the extra `serve`.
     """
     _check_packages()
-    from einthoven.backbones.inference import device_of
-    from einthoven.cli.paths import model_folder
-    from einthoven.models import load_model
+    from einthoven.cli.paths import model_to_predict
+    from einthoven.models import OnnxModel, open_model
     from einthoven.serve import Limits
     from einthoven.serve import serve as run
 
@@ -78,8 +80,14 @@ def serve(
         requests=max_requests,
         **({"workers": workers} if workers else {}),
     )
-    paths = [model_folder(path) for path in models or [Path(SHIPPED)]]
-    loaded = [load_model(path) for path in paths]
+    paths = [model_to_predict(path, runtime) for path in models or [Path(SHIPPED)]]
+    loaded = [open_model(path, threads=1) for path in paths]
+    if not all(isinstance(model, OnnxModel) for model in loaded):
+        from einthoven.backbones.inference import device_of
+
+        device = device_of(device)
+    elif device == "auto":
+        device = "cpu"
     if host not in _LOCAL and not token:
         note(
             f"Warning: whoever reaches port {port} can use the server; set {TOKEN}", style="yellow"
@@ -94,7 +102,7 @@ def serve(
         port=port,
         limits=limits,
         token=token,
-        device=device_of(device),
+        device=device,
         started=started,
     )
 
@@ -133,7 +141,7 @@ def _token(file: Path | None) -> str:
     return token
 
 
-def _named(paths: list[Path], models: list[Model]) -> dict[str, Model]:
+def _named(paths: list[Path], models: list[AnyModel]) -> dict[str, AnyModel]:
     """Models by their names, or by their paths where two have one name."""
     names = [model.name for model in models]
     if len(set(names)) < len(names):

@@ -134,8 +134,10 @@ class OnnxModel(Described):
             )
 
 
-def open_model(path_or_name: str | Path) -> Model | OnnxModel:
+def open_model(path_or_name: str | Path, *, threads: int | None = None) -> Model | OnnxModel:
     """Open a model folder, a named model or an exported file.
+
+    `threads` is that of `load_onnx`.
 
     Raises
     ------
@@ -143,16 +145,16 @@ def open_model(path_or_name: str | Path) -> Model | OnnxModel:
         As `load_model` and `load_onnx`.
     """
     if is_onnx(path_or_name):
-        return load_onnx(path_or_name)
+        return load_onnx(path_or_name, threads=threads)
     from einthoven.models.folder import load_model
 
     return load_model(path_or_name)
 
 
-def load_onnx(path: str | Path) -> OnnxModel:
+def load_onnx(path: str | Path, *, threads: int | None = None) -> OnnxModel:
     """Open an exported model and verify its digests.
 
-    It runs on the CPU, in `OMP_NUM_THREADS` threads if that is set.
+    It runs on the CPU, in `threads` threads, or `OMP_NUM_THREADS` if that is set.
 
     Raises
     ------
@@ -171,7 +173,7 @@ def load_onnx(path: str | Path) -> OnnxModel:
         ) from error
     options = runtime.SessionOptions()
     options.log_severity_level = 3
-    options.intra_op_num_threads = int(os.environ.get("OMP_NUM_THREADS") or 0)
+    options.intra_op_num_threads = threads or int(os.environ.get("OMP_NUM_THREADS") or 0)
     try:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # its exceptions have no common base

@@ -7,9 +7,9 @@ they find, and in how many recordings as published they find one.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -99,7 +99,11 @@ def findings(record: Record) -> tuple[Finding, ...]:
         if amplitude.unit == "mV":  # in another unit, the limits in mV are without meaning
             results += _stretches(record, x, in_parts=amplitude.is_plausible)
         if amplitude.is_plausible:
-            results += [*_dropouts(record), *_clipping(record), *_artefacts(record, amplitude)]
+            results += [
+                *_dropouts(record),
+                *_clipping(record, amplitude),
+                *_artefacts(record, amplitude),
+            ]
     if not any(finding.name in _LEADS_UNLIKE_NAMES for finding in results):
         results += list(_electrodes(x)) or _beats(record, x)
     return by_level(results)
@@ -361,12 +365,15 @@ class Amplitude:
         moving average over 1 s, mV. It is 0.93 in the median of PTB-XL.
     beyond : tuple of str
         Leads with values further than 5 mV from their median.
+    medians : dict of str to float
+        Median of each lead that is not flat, mV.
     """
 
     low: float
     high: float
     usual: float
     beyond: tuple[str, ...] = ()
+    medians: dict[str, float] = field(default_factory=dict)
 
     @property
     def unit(self) -> str:
@@ -386,17 +393,24 @@ def amplitude_of(record: Record) -> Amplitude | None:
     leads, x = _varying(record)
     if not leads:
         return None
-    low, median, high = x.min(axis=1), np.median(x, axis=1), x.max(axis=1)
+    low, median, high = x.min(axis=1), _median(x), x.max(axis=1)
     second = max(1, min(round(record.rate), x.shape[1]))  # of an absurd rate, at most the whole
     steady = x - uniform_filter1d(x, second, axis=1, mode="nearest")
-    ranges = np.subtract(*np.quantile(steady, (0.99, 0.01), axis=1))
+    ranges = np.subtract(*np.quantile(np.sort(steady), (0.99, 0.01), axis=1))
     beyond = np.maximum(high - median, median - low) > _BEYOND
     return Amplitude(
         low=float(low.min()),
         high=float(high.max()),
         usual=float(np.exp(np.log(ranges + 1e-9).mean())),
         beyond=tuple(compress(leads, beyond)),
+        medians=dict(zip(leads, median.tolist(), strict=True)),
     )
+
+
+def _median(x: NDArray[Any]) -> NDArray[Any]:
+    """Median along the last axis, without NaN: sorting takes a fifth of the time of np.median."""
+    x, middle = np.sort(x), x.shape[-1] // 2
+    return np.asarray((x[..., middle] + x[..., (x.shape[-1] - 1) // 2]) / 2)
 
 
 def _varying(record: Record) -> tuple[list[str], NDArray[np.float64]]:
@@ -445,10 +459,10 @@ def cohort_amplitude(records: Iterable[Record]) -> Finding | None:
     return _wrong_size(Amplitude(-usual, usual, usual), lead)
 
 
-def _clipping(record: Record) -> Iterator[Finding]:
+def _clipping(record: Record, amplitude: Amplitude) -> Iterator[Finding]:
     """Leads that stay at their extreme, as at the limit of an amplifier or of a file's numbers."""
     leads, x = _varying(record)
-    x -= np.median(x, axis=1, keepdims=True)
+    x -= np.array([[amplitude.medians[lead]] for lead in leads])
     largest = np.abs(x).max(axis=1, keepdims=True)
     least = _RAIL_SHARE * x.shape[1]
     clipped: dict[str, float] = {}
@@ -473,9 +487,7 @@ def offsets(record: Record, amplitude: Amplitude | None = None) -> dict[str, flo
     amplitude = amplitude or amplitude_of(record)
     if amplitude is None or not amplitude.is_plausible:
         return {}
-    leads, x = _varying(record)
-    medians = zip(leads, np.median(x, axis=1).tolist(), strict=True)
-    return {lead: median for lead, median in medians if abs(median) >= _OFFSET}
+    return {lead: median for lead, median in amplitude.medians.items() if abs(median) >= _OFFSET}
 
 
 def flat_leads(record: Record) -> tuple[str, ...]:
@@ -563,7 +575,7 @@ def baseline_wander(record: Record) -> NDArray[np.float64]:
     if count < 3:
         return np.zeros(len(record.leads))
     blocks = np.nan_to_num(record.signal[:, : count * second]).reshape(-1, count, second)
-    medians = np.median(blocks, axis=2)
+    medians = _median(blocks)
     length = min(count, 10)
     stretches = medians[:, : count // length * length].reshape(len(blocks), -1, length)
     return np.asarray(np.median(np.ptp(stretches, axis=2), axis=1), dtype=np.float64)
@@ -581,7 +593,7 @@ def noise(record: Record) -> NDArray[np.float64]:
         return np.zeros(len(x))
     middle = x[:, step:-step] - (x[:, : -2 * step] + x[:, 2 * step :]) / 2
     # 0.6745 is the median of |z| for a normal z; the variances of the three samples add up to 1.5.
-    deviations = np.median(np.abs(middle), axis=1) / (0.6745 * np.sqrt(1.5))
+    deviations = _median(np.abs(middle)) / (0.6745 * np.sqrt(1.5))
     return np.asarray(deviations, dtype=np.float64)
 
 

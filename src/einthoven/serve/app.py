@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import Depends, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,16 +18,17 @@ from starlette.exceptions import HTTPException
 from einthoven import __version__
 from einthoven.cohorts.synthetic import sample_record
 from einthoven.errors import EinthovenError, EvaluationError
-from einthoven.explain import DEFAULT
 from einthoven.files import Json
-from einthoven.models import Model
 from einthoven.records.csv_write import csv_content
 from einthoven.serve.description import ASSETS
 from einthoven.serve.gate import Gate, Metrics, refusal_json
 from einthoven.serve.limits import Limits, RequestError
 from einthoven.serve.models import EmbedRequest, ExplainRequest, PredictRequest, ServedModel
 from einthoven.serve.uploads import Upload, files_of, received
-from einthoven.serve.workers import Work, Workers
+from einthoven.serve.workers import Fork, Here, Work, Workers
+
+if TYPE_CHECKING:
+    from einthoven.inference.runtimes import AnyModel
 
 _SCHEMA: Json = {
     "type": "object",
@@ -62,23 +63,27 @@ BODY: Json = {
 
 
 def create_app(
-    models: Mapping[str, Model],
+    models: Mapping[str, AnyModel],
     *,
     limits: Limits | None = None,
     token: str = "",
     device: str = "cpu",
+    processes: bool = False,
 ) -> FastAPI:
     """The application that serves models.
 
     Parameters
     ----------
-    models : mapping of str to Model
+    models : mapping of str to Model or OnnxModel
         By the name that requests use; the first one is the default.
     limits : Limits, optional
     token : str, optional
         Bearer token that requests have to send.
     device : str
         As `einthoven.inference.device_of` gives it.
+    processes : bool
+        Whether every worker computes in a process, forked from this one when the application
+        starts (Linux, on the CPU), and not in a thread of this one.
 
     Raises
     ------
@@ -96,9 +101,13 @@ def create_app(
         for name, model in models.items()
     }
 
+    def runner() -> Fork | Here:
+        works = [work for model in served.values() for work in model.works]
+        return Fork(works, limits.seconds) if processes else Here()
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        app.state.workers = Workers(limits.workers, metrics.batch.observe)
+        app.state.workers = Workers(limits.workers, metrics.batch.observe, runner)
         yield
         await asyncio.to_thread(app.state.workers.close)
 
@@ -189,7 +198,7 @@ def _add_answers(app: FastAPI) -> None:
         model: Chosen,
         upload: Uploaded,
         label: Annotated[str, Query(description="Label, class or number of the model.")],
-        method: Annotated[str, Query(description="As in `einthoven explain`.")] = DEFAULT,
+        method: Annotated[str, Query(description="As in `einthoven explain`.")] = "",
     ) -> Response:
         """What every 10 ms of every lead contributes to the label, and where most of it lies."""
         return await answer(model.explain, ExplainRequest(upload, label, method))

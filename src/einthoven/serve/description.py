@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from einthoven.files import Json
-from einthoven.models.model import Model
+from einthoven.models import OnnxModel
 from einthoven.report.description import cohort_of, flat
+
+if TYPE_CHECKING:
+    from einthoven.inference.runtimes import AnyModel
 
 ASSETS = Path(__file__).parent / "assets"
 
 
-def description_of(name: str, model: Model) -> Json:
+def description_of(name: str, model: AnyModel) -> Json:
     """What `GET /models` says about a model, by its name on the server."""
+    is_exported = isinstance(model, OnnxModel)
     return {
         "name": name,
         "digest": str(model.config.get("digest", "")),
@@ -21,7 +26,9 @@ def description_of(name: str, model: Model) -> Json:
             {"name": label, "description": model.descriptions.get(label, "")}
             for label in model.labels
         ],
-        "backbone": model.backbone.name,
+        "backbone": _backbone(model),
+        "runtime": "onnx" if is_exported else "torch",
+        "explains": not is_exported,
         "leads": list(model.preparation.leads),
         "rate": model.preparation.rate,
         "preparation": model.preparation.describe(),
@@ -31,3 +38,7 @@ def description_of(name: str, model: Model) -> Json:
         "simulated": bool(cohort_of(flat(model.config))["synthetic"]),
         "notice": "for research; not a medical device",
     }
+
+
+def _backbone(model: AnyModel) -> str:
+    return str(model.config["backbone"]) if isinstance(model, OnnxModel) else model.backbone.name

@@ -8,21 +8,23 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.cohorts.synthetic import sample_record
-from einthoven.errors import EinthovenError
-from einthoven.explain import DEFAULT, attribute, shares_of
+from einthoven.errors import EinthovenError, EvaluationError
 from einthoven.files import Json
 from einthoven.inference import Predictor, RecordPrediction
-from einthoven.inference.embeddings import Embedder
-from einthoven.models import Model
+from einthoven.models import OnnxModel
 from einthoven.records import Record
 from einthoven.serve.description import description_of
 from einthoven.serve.uploads import Upload
+
+if TYPE_CHECKING:
+    from einthoven.inference.runtimes import AnyModel
+    from einthoven.models import Model
 
 SHOWN = 60.0
 """Seconds of a recording that an answer contains."""
@@ -47,7 +49,7 @@ class ExplainRequest:
 
     upload: Upload
     label: str
-    method: str = DEFAULT
+    method: str = ""  # the default one
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,8 @@ class ServedModel:
     ----------
     name : str
         Its name on the server.
-    model : Model
+    model : Model or OnnxModel
+        An exported model predicts, and neither explains nor embeds.
     device : str
         As `einthoven.inference.device_of` gives it.
     most : int
@@ -73,8 +76,9 @@ class ServedModel:
         same probabilities, bit for bit, as alone, on this machine.
     """
 
-    def __init__(self, name: str, model: Model, *, device: str = "cpu", most: int = 8) -> None:
+    def __init__(self, name: str, model: AnyModel, *, device: str = "cpu", most: int = 8) -> None:
         self.name, self.model, self.device = name, model, device
+        self.works = (self.predict, self.explain, self.embed)
         self.predictor = Predictor(model, device=device)
         self.batch = steady_batch(self.predictor, most)
         self._explaining = threading.Lock()
@@ -116,9 +120,14 @@ class ServedModel:
 
     def _explanation(self, request: ExplainRequest) -> Answer:
         try:
+            model = self._explained
+            # Imported here, as what embeds is below, because both import torch.
+            from einthoven.explain import DEFAULT, attribute, shares_of
+
+            method = request.method or DEFAULT
             record = request.upload.read()
             with self._explaining:
-                result = attribute(self._explained, record, request.label, request.method)
+                result = attribute(model, record, request.label, method)
             shares = shares_of(result, record)
         except (EinthovenError, OSError) as error:
             return _named(error, request.upload)
@@ -147,7 +156,17 @@ class ServedModel:
     @cached_property
     def _explained(self) -> Model:
         """A copy for explanations, whose hooks and gradients predictions must not meet."""
-        return replace(self.model, network=copy.deepcopy(self.model.network))
+        model = self._in_torch()
+        return replace(model, network=copy.deepcopy(model.network))
+
+    def _in_torch(self) -> Model:
+        """The model. EvaluationError if it is an exported one."""
+        if isinstance(self.model, OnnxModel):
+            raise EvaluationError(
+                f"{self.name} is an exported model, which only predicts",
+                remedy="serve the model folder, in PyTorch: einthoven serve MODEL",
+            )
+        return self.model
 
     def embed(self, requests: Sequence[EmbedRequest]) -> list[Answer]:
         """Embeddings, one after the other."""
@@ -155,7 +174,10 @@ class ServedModel:
 
     def _embedding(self, request: EmbedRequest) -> Answer:
         try:
-            embedder = Embedder(self.model, request.level, precision="fp32", device=self.device)
+            model = self._in_torch()
+            from einthoven.inference import Embedder
+
+            embedder = Embedder(model, request.level, precision="fp32", device=self.device)
             array = embedder.embed(request.upload.read())
         except (EinthovenError, OSError) as error:
             return _named(error, request.upload)

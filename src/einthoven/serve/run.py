@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import signal
+import sys
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import uvicorn
 
-from einthoven.models import Model
 from einthoven.serve.app import create_app
 from einthoven.serve.limits import Limits
+from einthoven.serve.workers import one_thread
+
+if TYPE_CHECKING:
+    from einthoven.inference.runtimes import AnyModel
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def serve(
-    models: Mapping[str, Model],
+    models: Mapping[str, AnyModel],
     *,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -25,6 +30,9 @@ def serve(
     started: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve models until SIGINT or SIGTERM; requests that are open then are answered first.
+
+    On Linux and the CPU, every worker computes in a process of its own. This process computes in
+    one thread from then on, and so does each of them.
 
     Parameters
     ----------
@@ -41,7 +49,10 @@ def serve(
         As `create_app`.
     """
     limits = limits or Limits()
-    app = create_app(models, limits=limits, token=token, device=device)
+    one_thread()
+    # Elsewhere, a forked process may not use the libraries of its parent.
+    processes = device == "cpu" and sys.platform == "linux"
+    app = create_app(models, limits=limits, token=token, device=device, processes=processes)
     config = uvicorn.Config(
         app,
         host=host,
