@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import einthoven
@@ -25,9 +26,10 @@ from einthoven.models import (
     read_config,
 )
 from einthoven.records import read_record
+from einthoven.records.wfdb import write_wfdb
 from einthoven.report.data import identity, read_evaluation
 from einthoven.signals.pack import pack
-from einthoven.stages.leakage import check_initial_weights, read_fingerprints
+from einthoven.stages.leakage import check_initial_weights, find_leakage, read_fingerprints
 from einthoven.stages.recipe import load_recipe, prepared_alike
 
 LARGEST = 10_000_000  # bytes
@@ -102,6 +104,20 @@ def test_its_records_cannot_become_the_test_of_another_table(
     count = len(public.ids("train"))
     with pytest.raises(CohortError, match=rf"{count}\D*pretraining\D*{count}\D*training"):
         check_initial_weights(weights, member)
+
+
+def test_it_has_seen_records_of_which_eight_leads_are_left(ptbxl_60: Path, tmp_path: Path) -> None:
+    public = open_cohort(ptbxl_60)
+    eight = ("II", "III", "V1", "V2", "V3", "V4", "V5", "V6")
+    frame = pd.DataFrame({"patient": public.patients("train"), "split": "test", "AFIB": 0})
+    frame["path"] = [f"{name}.hea" for name in public.ids("train")]
+    for name, path in zip(public.ids("train"), public.paths("train"), strict=True):
+        record = read_record(path).select(eight)
+        write_wfdb(tmp_path / str(name), record.signal, rate=record.rate, leads=eight)
+    own = open_cohort(frame, root=tmp_path)
+    leakage = find_leakage(read_fingerprints(SHIPPED), (own, pack(own, tmp_path / "s", workers=1)))
+    assert leakage is not None
+    assert len(leakage.ways["signal"]) == len(frame)
 
 
 def test_the_test_fold_of_ptb_xl_may_be_scored(ptbxl_60: Path, tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ WAYS = ("signal", "record_id", "patient")
 BITS = 48
 """Bits of a fingerprint; two million recordings against ten thousand have a chance below 1e-4 of
 a false alarm."""
-_MEASURED = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
+_CHEST = ("V1", "V2", "V3", "V4", "V5", "V6")
 _BATCH = 256
 _SHOWN = 3  # records of a group, in a message
 _PUBLIC, _PRIVATE = ("signals", "patients"), ("signals", "patients", "own_patients")
@@ -165,13 +165,13 @@ def merge(parts: Iterable[Fingerprints]) -> list[Fingerprints]:
 
 
 def compared_leads(leads: Iterable[str]) -> tuple[str, ...]:
-    """Leads that identify a recording: I, II and V1 to V6 if all are there, otherwise all, sorted.
+    """Leads that identify a recording: V1 to V6 if all are there, otherwise all, sorted.
 
-    The other limb leads follow from I and II. Where a file leaves them out they are computed, and
-    differ by rounding from those that another copy of the recording states.
+    Any two limb leads determine the others. Those that a file leaves out are computed, and differ
+    by rounding from those that another copy of the recording states.
     """
     names = set(leads)
-    return tuple(sorted(_MEASURED if names.issuperset(_MEASURED) else names))
+    return _CHEST if names.issuperset(_CHEST) else tuple(sorted(names))
 
 
 def signal_fingerprints(store: Store, rows: NDArray[np.intp], leads: Sequence[str]) -> Numbers:

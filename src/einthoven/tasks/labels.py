@@ -308,12 +308,13 @@ def _letters(name: str) -> str:
 
 
 def _shown(column: pd.Series[Any], bad: NDArray[np.bool_]) -> str:
-    """The first of some cells, with its row, and how many follow."""
-    others = int(bad.sum()) - 1
+    """The first of some cells, with its rows, and how many cells of other values follow."""
+    texts = column[bad].astype(str)
+    same = int((texts == texts.iloc[0]).sum())
+    rows = "1 row" if same == 1 else f"{same} rows, the first"
+    others = len(texts) - same
     more = f", and {others} more cell{'s' * (others > 1)} like it" if others else ""
-    return (
-        f"{str(column.to_numpy()[bad][0])!r} in row {int(bad.argmax()) + 1} below the header{more}"
-    )
+    return f"{texts.iloc[0]!r} in {rows} (row {int(bad.argmax()) + 1} below the header){more}"
 
 
 def _equal(column: pd.Series[Any], value: str, file: Path) -> Floats:
