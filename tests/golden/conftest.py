@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,13 +42,22 @@ class Parity:
     def x(self) -> Tensor:
         """The input, checked bit for bit."""
         about = self.meta["inputs"]["x"]
-        array = self.rule.formula_input(about["shape"], 0)
+        seed = re.fullmatch(r"formula_input\(shape, (\d+)\)", about["rule"])
+        assert seed is not None
+        array = self.rule.formula_input(about["shape"], int(seed[1]))
         assert self.rule.checksum(array) == about["crc32"]
         return torch.from_numpy(array)
 
     def stored(self, name: str) -> Tensor:
         """A stored input."""
         return torch.from_numpy(self.golden[name])
+
+    def number_after(self, words: str) -> float:
+        """The number that follows some words in the notes."""
+        notes = " ".join(self.meta["notes"])
+        found = re.search(re.escape(words) + r" (\d+(?:\.\d+)?(?:e-?\d+)?)", notes)
+        assert found is not None, words
+        return float(found[1])
 
     def check(self, **outputs: Tensor) -> None:
         """Compare outputs by name, each to its own tolerance."""

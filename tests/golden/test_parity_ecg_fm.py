@@ -41,7 +41,17 @@ def pretraining(
     case = parity("ecg_fm_pretrain")
     path: Path = tmp_path_factory.mktemp("ecg_fm") / "mimic_iv_ecg_physionet_pretrained.pt"
     torch.save(fairseq(case.weights(), "wav2vec2_cmsc"), path)
-    return case, load_pretraining("ecg_fm", weights=path), path
+    config = case.meta["config"]
+    diversity, penalty = config["loss_weights"]
+    model = load_pretraining(
+        "ecg_fm",
+        weights=path,
+        temperature=config["logit_temp"],
+        cmsc_temperature=config["cmsc_temp"],
+        diversity_weight=diversity,
+        penalty_weight=penalty,
+    )
+    return case, model, path
 
 
 def test_encoder_matches_reference(pretraining: tuple[Any, Any, Path]) -> None:
@@ -143,7 +153,8 @@ def test_contrastive_loss(parity: Callable[[str], Any]) -> None:
     identity = torch.unique(vectors, dim=0, return_inverse=True)[1].reshape(batch, -1)
     numbers = positions + torch.arange(len(others) * positions)
     choices = numbers.reshape(len(others), positions).t().expand(batch, -1, -1)
-    logits = contrastive_logits(context, candidates, identity, choices)
+    temperature = case.number_after("cosine /")
+    logits = contrastive_logits(context, candidates, identity, choices, temperature=temperature)
     _same_scores(case, "out_logits", logits)
     case.check(loss_sum=contrastive_loss(logits, reduction="sum"))
 
@@ -151,7 +162,8 @@ def test_contrastive_loss(parity: Callable[[str], Any]) -> None:
 def test_cmsc_loss(parity: Callable[[str], Any]) -> None:
     case = parity("ssl_cmsc_loss")
     record, segment = case.stored("in_patient_id"), case.stored("in_segment")
-    case.check(loss=cmsc_loss(case.stored("in_features"), record, segment))
+    temperature = case.number_after("temperature")
+    case.check(loss=cmsc_loss(case.stored("in_features"), record, segment, temperature=temperature))
 
 
 def test_vector_quantiser(parity: Callable[[str], Any]) -> None:

@@ -29,7 +29,8 @@ def test_masked_reconstruction_loss(parity: Callable[[str], Any]) -> None:
 def test_cluster_prediction_loss(parity: Callable[[str], Any]) -> None:
     case = parity("ssl_cluster_prediction_loss")
     hidden = case.stored("in_mask")
-    logits = cluster_logits(case.stored("in_projected"), case.stored("in_codes"))
+    temperature = case.number_after("cosine /")
+    logits = cluster_logits(case.stored("in_projected"), case.stored("in_codes"), temperature)
     at_hidden, elsewhere = cluster_losses(logits, case.stored("in_labels"), hidden, hidden)
     case.check(logits=logits, masked_loss=at_hidden, unmasked_loss=elsewhere)
     mixtures = [name for name in case.meta["outputs"] if name.startswith("mixed_loss_alpha_")]
@@ -44,16 +45,17 @@ def pretraining(
 ) -> tuple[Any, MaskedAutoencoder]:
     """ST-MEM's full public checkpoint, loaded."""
     case = parity("st_mem_pretrain_base")
-    weights = case.weights()
-    for key, width in (("encoder.pos_embedding", 768), ("decoder_pos_embed", 256)):
-        table = sincos_positions(30, width, before=1, after=1)
+    weights, config = case.weights(), case.meta["config"]
+    patches = config["seq_len"] // config["patch_size"]
+    for key, width in (("encoder.pos_embedding", "width"), ("decoder_pos_embed", "decoder_width")):
+        table = sincos_positions(patches, config[width], before=1, after=1)
         about = case.meta["kept_as_computed"][key]
         assert float(table.double().sum()) == pytest.approx(about["sum"], abs=1e-3)
         assert float(table.double().abs().sum()) == pytest.approx(about["abs_sum"], abs=1e-3)
         weights[key] = table
     path: Path = tmp_path_factory.mktemp("st_mem") / "st_mem_vit_base_full.pth"
     torch.save({"epoch": 0, "model": weights}, path)
-    model = load_pretraining("st_mem_base", weights=path)
+    model = load_pretraining("st_mem_base", weights=path, mask_ratio=config["mask_ratio"])
     path.unlink()
     return case, model
 
@@ -82,7 +84,8 @@ def test_st_mem_pretraining_other_target_and_ratio(
     case, model = pretraining
     raw = MaskedAutoencoder(model.backbone, replace(model.config, target="raw"))
     raw.decoder = model.decoder
-    other = MaskedAutoencoder(model.backbone, replace(model.config, mask_ratio=0.5))
+    ratio = case.meta["config"]["alt_mask_ratio"]
+    other = MaskedAutoencoder(model.backbone, replace(model.config, mask_ratio=ratio))
     other.decoder = model.decoder
     x, noise = case.x(), case.stored("noise")
     with torch.no_grad():
