@@ -91,7 +91,7 @@ def test_a_signal_ends_a_command_with_one_line_and_leaves_nothing(
     tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     """Also its processes, which receive Ctrl-C from the terminal as well."""
-    verb = command("synthesize", tmp_path / "cohort", "--records", 99_999, "--workers", 2)
+    verb = command("synthesize", tmp_path / "cohort", "--records", 4000, "--workers", 2)
     process = subprocess.Popen(verb, stderr=subprocess.PIPE, text=True, start_new_session=True)
     try:
         for _ in range(600):

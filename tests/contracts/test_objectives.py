@@ -14,12 +14,11 @@ from recorder import KilledError, Recorder
 from torch import Tensor
 from torch.nn.functional import layer_norm, smooth_l1_loss
 
-from einthoven.backbones.contract import Backbone
 from einthoven.backbones.registry import backbone_names, create_backbone, entry
 from einthoven.errors import BackboneError, RecipeError
-from einthoven.objectives import create_objective, create_pretraining, objective_names, registry
+from einthoven.objectives import create_objective, create_pretraining, objective_names
 from einthoven.objectives.objective import FittedObjective, ObjectiveOutput, SteppedObjective
-from einthoven.objectives.registry import OBJECTIVES
+from einthoven.objectives.registry import OBJECTIVES, suitable_objectives
 from einthoven.objectives.teacher import Teacher
 from einthoven.signals.random import generator_for
 from einthoven.training.distributed import Processes
@@ -27,7 +26,8 @@ from einthoven.training.loop import Loop
 from einthoven.training.optim import Settings, parameter_groups
 
 
-def _small(name: str) -> dict[str, Any]:
+@cache
+def _fields(name: str) -> dict[str, Any]:
     """Options of a small network that draws nothing from PyTorch's generator."""
     with torch.device("meta"):
         fields = vars(create_backbone(name).config)
@@ -35,21 +35,26 @@ def _small(name: str) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key in fields}
 
 
+def _smallest() -> list[str]:
+    """The smallest network of each family."""
+    found: dict[str, str] = {}
+    for each in sorted(map(entry, backbone_names()), key=lambda each: each.parameters):
+        found.setdefault(each.family, each.name)
+    return list(found.values())
+
+
 def _pairs() -> Iterator[tuple[str, str]]:
     """Every objective on the smallest networks of the first families that it accepts."""
-    entries = [entry(name) for name in backbone_names() if not entry(name).is_supervised]
-    smallest: dict[str, str] = {}
-    for each in sorted(entries, key=lambda each: each.parameters):
-        smallest.setdefault(each.family, each.name)
+    networks = [name for name in _smallest() if not entry(name).is_supervised]
     for objective in objective_names():
         with torch.device("meta"):
-            accepted = [name for name in smallest.values() if _accepts(objective, name)]
+            accepted = [name for name in networks if _accepts(objective, name)]
         yield from ((objective, name) for name in accepted[:3])
 
 
 def _accepts(objective: str, name: str) -> bool:
     try:
-        create_pretraining(name, objective=objective)
+        create_pretraining(name, objective=objective, backbone_options=_fields(name))
     except BackboneError:
         return False
     return True
@@ -74,7 +79,7 @@ def built(request: pytest.FixtureRequest) -> Any:
     objective, backbone = request.param
     own = WITHOUT_DROPOUT.get(objective, {})
     return create_pretraining(
-        backbone, objective=objective, seed=0, backbone_options=_small(backbone), **own
+        backbone, objective=objective, seed=0, backbone_options=_fields(backbone), **own
     )
 
 
@@ -141,36 +146,21 @@ def test_unknown_names_are_answered_with_what_exists() -> None:
 # ------------------------------------------------------------------ networks
 
 
-@pytest.fixture
-def suitable(monkeypatch: pytest.MonkeyPatch) -> Callable[[Backbone], list[str]]:
-    """`suitable_objectives`, once for each configuration."""
-    plain, found = registry.suitable_objectives, {}
-
-    def cached(backbone: Backbone) -> list[str]:
-        if backbone.config not in found:
-            found[backbone.config] = plain(backbone)
-        return found[backbone.config]
-
-    monkeypatch.setattr(registry, "suitable_objectives", cached)
-    return cached
-
-
-@pytest.mark.parametrize("name", backbone_names())
-def test_a_network_is_accepted_or_refused_with_the_objectives_that_suit(
-    name: str, suitable: Callable[[Backbone], list[str]]
-) -> None:
+@pytest.mark.parametrize("name", _smallest())
+def test_a_network_is_accepted_or_refused_with_the_objectives_that_suit(name: str) -> None:
     known = entry(name).config.options
+    small = _fields(name)
     for objective in objective_names():
         fields = {"init": "pretraining", **OBJECTIVES[objective].backbone_options}
         options = {key: value for key, value in fields.items() if key in known}
         with torch.device("meta"):
-            names = suitable(create_backbone(name, **options))
+            names = suitable_objectives(create_backbone(name, **options | small))
             assert names
             if objective in names:
-                create_pretraining(name, objective=objective)
+                create_pretraining(name, objective=objective, backbone_options=small)
                 continue
             with pytest.raises(BackboneError) as refusal:
-                create_pretraining(name, objective=objective)
+                create_pretraining(name, objective=objective, backbone_options=small)
         assert refusal.value.remedy.endswith(f"the objective {' or '.join(names)}")
 
 
@@ -255,11 +245,6 @@ OWN = list(CHANCE)
 FIRST: dict[str, str] = {}
 for _objective, _backbone in PAIRS:
     FIRST.setdefault(_objective, _backbone)
-
-
-@cache
-def _fields(backbone: str) -> dict[str, Any]:
-    return _small(backbone)
 
 
 def _first(objective: str, **options: Any) -> Any:

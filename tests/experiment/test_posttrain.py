@@ -20,7 +20,7 @@ from einthoven.report.page import write_report
 
 QUICK: dict[str, Any] = {
     "recipe": "linear-probe",
-    "overrides": ["stage1.epochs=1"],
+    "overrides": ["stage1.epochs=1", "data.evaluation_crops=1", "refit=never"],
     "resamples": 0,
     "device": "cpu",
     "allow_leakage": True,
@@ -73,7 +73,8 @@ def test_nothing_of_a_path_leaves_the_machine(
     command = [f"{home}/bin/einthoven", "posttrain", "ward.csv", f"--out={home}/runs/one"]
     monkeypatch.setattr(sys, "argv", [*command, "--store", f"{home}/my data/s"])
     network = read_config(home / "encoder")["backbone"]
-    settings = QUICK | {"recipe": home / "own.toml", "overrides": ["stage1.solver=logistic"]}
+    overrides = [*QUICK["overrides"][1:], "stage1.solver=logistic"]
+    settings = QUICK | {"recipe": home / "own.toml", "overrides": overrides}
     settings |= {"backbone": network, "weights": home / "encoder", "store": home / "store"}
     for name in ("one", "two"):
         einthoven.posttrain(home / "ward.csv", home / name / "run", **settings)

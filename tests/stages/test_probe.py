@@ -336,29 +336,39 @@ from einthoven.cohorts import open_cohort
 from einthoven.signals.store import Store
 from test_probe import cache
 torch.set_num_threads(1)
-frozen.RECORDS_AT_ONCE = int(sys.argv[5])
-out = Path(sys.argv[4])
-encoded = cache(out, open_cohort(sys.argv[2], min_records=8), Store.open(sys.argv[3]))
-(out / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(encoded))
+for number in (16, 64):
+    frozen.RECORDS_AT_ONCE = number
+    out = Path(sys.argv[4]) / str(number)
+    out.mkdir(exist_ok=True)
+    encoded = cache(out, open_cohort(sys.argv[2], min_records=8), Store.open(sys.argv[3]))
+    (out / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(encoded))
 """
+
+
+@pytest.fixture(scope="module")
+def shared_caches(
+    tmp_path_factory: pytest.TempPathFactory,
+    torchrun: Callable[..., Any],
+    synthetic_path: Path,
+    synthetic_store: Store,
+) -> Path:
+    """Caches that two processes write, in a folder for each number of records at once."""
+    out = tmp_path_factory.mktemp("together")
+    (out / "job.py").write_text(SCRIPT)
+    torchrun(out / "job.py", Path(__file__).parent, synthetic_path, synthetic_store.root, out)
+    return out
 
 
 @pytest.mark.parametrize("records_at_once", [16, 64])  # four batches of the 58 records, or one
 def test_two_processes_share_the_records(
     records_at_once: int,
     tmp_path: Path,
-    torchrun: Callable[..., Any],
+    shared_caches: Path,
     synthetic: Cohort,
-    synthetic_path: Path,
     synthetic_store: Store,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    together, alone, script = tmp_path / "together", tmp_path / "alone", tmp_path / "job.py"
-    for folder in (together, alone):
-        folder.mkdir()
-    script.write_text(SCRIPT)
-    stages = Path(__file__).parent
-    torchrun(script, stages, synthetic_path, synthetic_store.root, together, str(records_at_once))
+    together, alone = shared_caches / str(records_at_once), tmp_path
     monkeypatch.setattr("einthoven.stages.frozen.RECORDS_AT_ONCE", records_at_once)
     whole = cache(alone, synthetic, synthetic_store)
     first, second = (json.loads((together / f"rank-{rank}.json").read_text()) for rank in (0, 1))

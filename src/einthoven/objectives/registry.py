@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import lru_cache
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from einthoven.backbones.config import BackboneConfig
 from einthoven.backbones.registry import create_backbone, entry, seeded
 from einthoven.errors import BackboneError, EinthovenError, RecipeError
 from einthoven.extensions import import_extensions
@@ -112,12 +114,21 @@ def create_objective(name: str, backbone: Backbone, **options: Any) -> Objective
 
 def suitable_objectives(backbone: Backbone) -> list[str]:
     """Objectives that a backbone suits; on copies without storage."""
+    creates = tuple((name, OBJECTIVES[name].create) for name in objective_names())
+    return list(_suitable(type(backbone), backbone.config, creates))
+
+
+@lru_cache(maxsize=256)
+def _suitable(
+    network: type[Backbone], config: BackboneConfig, creates: tuple[tuple[str, str | Create], ...]
+) -> tuple[str, ...]:
+    """Names of `creates` that accept a network; once for each configuration, as it takes 0.1 s."""
     suitable = []
-    for name in objective_names():
+    for name, _ in creates:
         with torch.device("meta"), suppress(EinthovenError):
-            _created(name, type(backbone)(backbone.config), {})  # type: ignore[call-arg]
+            _created(name, network(config), {})  # type: ignore[call-arg]
             suitable.append(name)
-    return suitable
+    return tuple(suitable)
 
 
 def _created(name: str, backbone: Backbone, options: Mapping[str, Any]) -> Objective:
