@@ -44,7 +44,7 @@ SOUP = 5
 CROPS = 13
 METRICS = (SELECT, "macro_auprc")
 TEACHERS_SHARE = 0.5
-RESAMPLES = 1000
+BOOTSTRAP: dict[str, Any] = {"resamples": 1000, "interval": "percentile"}
 
 Result = dict[str, Any]
 Floats = NDArray[np.float64]
@@ -119,7 +119,7 @@ class Ladder:
         lines = training.result.results["stage2"].history
         table = self._table(training.predict(self.validation, self.store))
         table.save(self.folder / f"{name}.parquet")
-        score = score_predictions(table, resamples=RESAMPLES)
+        score = score_predictions(table, **BOOTSTRAP)
         result: Result = {
             "best_epoch": training.result.results["stage2"].best_epoch,
             "macro_auroc": score.macro_auroc,
@@ -134,7 +134,7 @@ class Ladder:
         }
         reference = self.folder / f"base-{epochs}-{seed}.parquet"
         if arm != "base" and reference.is_file():
-            pair = compare(table, reference, resamples=RESAMPLES)
+            pair = compare(table, reference, **BOOTSTRAP)
             for metric, gain in (("auroc", pair.auroc), ("auprc", pair.auprc)):
                 assert gain is not None
                 result[f"{metric}_minus_base"] = [gain.macro, *(gain.macro_interval or ())]
