@@ -24,6 +24,7 @@ fractions = [0.5, 1.0]
 schedule = [
     "stage1.epochs=3", "stage1.crops=1", "stage1.batch_size=16",
     "stage2.epochs=1", "stage2.batch_size=16", "precision=fp32",
+    "data.evaluation_crops=1", "refit=never",
 ]
 resamples = 20
 min_records = 8

@@ -68,11 +68,17 @@ fraction = [0.5]
 
 [variants.linear-probe]
 recipe = "s4-100hz-cpu/linear-probe"
-set = ["stage1.solver=adamw", "stage1.epochs=2", "precision=fp32"]
+set = [
+    "stage1.solver=adamw", "stage1.epochs=2", "precision=fp32", "data.evaluation_crops=1",
+    "refit=never",
+]
 
 [variants.fine-tuning]
 recipe = "s4-100hz-cpu/fine-tuning"
-set = ["stage2.epochs=1", "stage2.batch_size=16", "precision=fp32"]
+set = [
+    "stage2.epochs=1", "stage2.batch_size=16", "precision=fp32", "data.evaluation_crops=1",
+    "refit=never",
+]
 """
 JEPA, DATA2VEC, WRONG, RANDOM, HALF = NAMES = [
     "right-jepa", "right-data2vec", "wrong-jepa", "random", "right-jepa-fraction=0.5"
