@@ -35,6 +35,12 @@ def test_every_preset_reads() -> None:
         assert load_pretraining(name).name == name
 
 
+def test_a_pass_of_ecg_fm_has_as_many_recordings_as_are_compared() -> None:
+    """64 recordings a pass and 512 a step, as published; the share of hidden tokens follows."""
+    recipe = load_pretraining("ecg-fm")
+    assert (recipe.micro_batch, recipe.batch_size, recipe.eps) == (64, 512, 1e-6)
+
+
 def test_the_paper_s_recipe() -> None:
     recipe = load_recipe("post-training")
     assert recipe.stage1 is not None

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
@@ -55,7 +55,7 @@ class HuBERTConfig:
 
     clusters: PositiveInt = 100
     former: str = ""
-    former_layer: int = 0
+    former_layer: NonNegativeInt = 0
     around_ms: PositiveFloat = 640.0
     mask_ratio: Share = 0.33
     mask_tokens: PositiveInt = 1
@@ -135,6 +135,11 @@ class HuBERT(nn.Module):
     """An encoder that predicts the clusters of hidden tokens.
 
     `fit` finds the clusters; the pretraining stage calls it once, before the first step.
+
+    Raises
+    ------
+    RecipeError
+        If the former encoder has no such layer.
     """
 
     centres: Tensor
@@ -151,6 +156,12 @@ class HuBERT(nn.Module):
         self.projection = nn.Linear(width, config.prediction_width)
         self.codes = nn.Parameter(torch.randn(config.clusters, config.prediction_width))
         self.former = _former(config.former)
+        layers = len(self.former.blocks) if self.former is not None else config.former_layer
+        if config.former_layer > layers:
+            raise RecipeError(
+                f"hubert: former_layer = {config.former_layer} of {layers} layers",
+                remedy=f"choose at most {layers}, or 0 for the last",
+            )
         size = self._feature_size()
         self.register_buffer("centres", torch.zeros(config.clusters, size))
         self.register_buffer("shift", torch.zeros(size))
