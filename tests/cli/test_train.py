@@ -206,7 +206,7 @@ def test_the_demo_ends_with_a_report_and_its_next_command_works(
     def short(name: str, overrides: list[str]) -> Any:
         epochs = ["stage2.epochs=1"] * ("tuning" in name or "post" in name)
         epochs += ["stage1.epochs=2"] * ("probe" in name or "post" in name)
-        return load(name, [*overrides, *epochs, "precision=fp32"])
+        return load(name, [*overrides, *epochs, "precision=fp32", "data.evaluation_crops=1"])
 
     monkeypatch.setattr(recipes, "load_recipe", short)
     result = cli("demo", tmp_path / "demo", "--records", 200)

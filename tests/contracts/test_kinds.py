@@ -161,7 +161,10 @@ def test_a_score_is_that_of_the_run(run: RunResult) -> None:
     assert score_predictions(table, resamples=40).to_dict().keys() == stored.keys()
 
 
-def test_report_and_card(run: RunResult, cohort: Cohort, tmp_path: Path) -> None:
+def test_report_and_card(
+    run: RunResult, cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("einthoven.report.cases.MOST_DRAWINGS", 2)
     page = write_report([run.run.path], tmp_path / "report.html", cohort=cohort, resamples=40)
     text = unescape(page.read_text())
     card = (run.run.path / "model" / "README.md").read_text()
