@@ -61,6 +61,15 @@ def test_a_number(cli: Any, own: Path, tmp_path: Path) -> None:
     assert json.loads(chosen.out)["per_label"]["lvef"]["mae"] == pytest.approx(mae, rel=1e-6)
     assert "lvef" in cli("evaluate", *model, *cohort, "--target", "qt", status=1).err
     assert cli("evaluate", run, "--target", "lvef", status=1).remedies == 1
+    assert explained(cli, run, own, tmp_path) == {"overestimate", "underestimate", "close estimate"}
+
+
+def explained(cli: Any, run: Path, cohort: Path, folder: Path) -> set[str]:
+    """Kinds of the examples that a report explains."""
+    pytest.importorskip("captum")
+    cli("report", run, "--cohort", cohort, "--out", folder / "page.html", "--resamples", 20)
+    examples = json.loads((folder / "page.json").read_text())["examples"]
+    return {entry["kind"] for entry in examples if "explanation" in entry}
 
 
 def test_classes(cli: Any, own: Path, tmp_path: Path) -> None:
@@ -77,6 +86,7 @@ def test_classes(cli: Any, own: Path, tmp_path: Path) -> None:
     assert set(pd.read_csv(saved)["class"]) <= {"AF", "SR"}
     result = cli("evaluate", run, "--min-positives", 3, status=1)
     assert "--min-positives" in result.err
+    assert explained(cli, run, own, tmp_path) == {"wrong class", "right class"}
 
 
 def test_labels(cli: Any, own: Path, tmp_path: Path) -> None:

@@ -18,6 +18,11 @@ from einthoven.predictions import Calibration, Predictions
 from einthoven.records.record import STANDARD_LEADS, Record
 from einthoven.report import cases
 from einthoven.report.cases import (
+    CLOSE,
+    OVER,
+    RIGHT,
+    UNDER,
+    WRONG,
     Calls,
     calls_of,
     examples_of,
@@ -81,7 +86,9 @@ def test_examples_are_misses_then_false_alarms_then_hits(
     """A record is shown once, and one that cannot be read is passed over."""
     names = list(TABLE)
     unreadable = names.index("surely missed A")
-    examples = examples_of(calls, lambda row: None if row == unreadable else make_record())
+    examples = examples_of(
+        calls.table, calls, lambda row: None if row == unreadable else make_record()
+    )
     assert [entry["record"] for entry, _ in examples] == [
         "alarm A, missed B", "missed A", "alarm B", "surer hit A", "hit B",
     ]  # fmt: skip
@@ -92,10 +99,61 @@ def test_examples_are_misses_then_false_alarms_then_hits(
     assert (unknown["call"], unknown["predicted"], unknown["threshold"]) == (None, None, None)
 
 
+def test_examples_of_classes_are_wrong_and_right_ones_by_confidence(
+    make_record: Callable[..., Record],
+) -> None:
+    table = Predictions(
+        labels=("AF", "SR", "other"),
+        records=["sure right", "unsure wrong", "sure wrong", "unknown", "unsure right"],
+        patients=[""] * 5,
+        targets=[[1, 0, 0], [1, 0, 0], [0, 0, 1], [np.nan] * 3, [0, 1, 0]],
+        probabilities=[
+            [0.9, 0.1, 0.0], [0.4, 0.5, 0.1], [0.8, 0.2, 0.0], [0.0, 0.0, 1.0], [0.3, 0.4, 0.3],
+        ],
+        metadata={"kind": "multiclass"},
+    )  # fmt: skip
+    examples = [entry for entry, _ in examples_of(table, None, lambda row: make_record())]
+    assert [(entry["record"], entry["kind"], entry["label"]) for entry in examples] == [
+        ("sure wrong", WRONG, "AF"),
+        ("unsure wrong", WRONG, "SR"),
+        ("sure right", RIGHT, "AF"),
+        ("unsure right", RIGHT, "SR"),
+    ]
+    answers = examples[0]["labels"]
+    assert [answer["label"] for answer in answers] == ["AF", "SR", "other"]
+    assert [answer["predicted"] for answer in answers] == ["present", "absent", "absent"]
+    assert [answer["truth"] for answer in answers] == ["absent", "absent", "present"]
+
+
+def test_examples_of_numbers_are_the_largest_errors_and_the_closest_estimates(
+    make_record: Callable[..., Record],
+) -> None:
+    """Errors are compared relative to the spread of each number."""
+    errors = np.array([[5.0, 0.2], [-30.0, 0.0], [1.0, 0.9], [np.nan, -0.3], [0.5, -0.1]])
+    truth = np.array([[40.0, 1.0], [80.0, 2.0], [60.0, 3.0], [np.nan, 2.0], [50.0, 1.0]])
+    table = Predictions(
+        labels=("age", "potassium"),
+        records=list("abcde"),
+        patients=[""] * 5,
+        targets=truth,
+        probabilities=np.nan_to_num(truth + errors, nan=70.0),
+        metadata={"kind": "regression"},
+    )
+    examples = [entry for entry, _ in examples_of(table, None, lambda row: make_record())]
+    assert [(entry["record"], entry["kind"], entry["label"]) for entry in examples] == [
+        ("c", OVER, "potassium"),
+        ("a", OVER, "age"),
+        ("b", UNDER, "age"),
+        ("d", UNDER, "potassium"),
+        ("e", CLOSE, "age"),
+    ]
+    assert [answer["error"] for answer in examples[2]["labels"]] == pytest.approx([-30.0, 0.0])
+
+
 def test_one_example_of_each_kind_is_explained(calls: Calls) -> None:
     """What cannot be explained has the reason."""
     record = sample_record()
-    examples = [entry for entry, _ in examples_of(calls, lambda row: record)]
+    examples = [entry for entry, _ in examples_of(calls.table, calls, lambda row: record)]
     asked = []
 
     def explain(ecg: Record, label: str) -> tuple[Attribution, Shares]:

@@ -7,10 +7,11 @@ by a calibration that was fitted on the other folds.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,8 @@ MOST_DRAWINGS = 24
 FEWEST_LABELS = 6
 """Labels of an example with the highest probabilities; called and true ones are always shown."""
 MISSED, FALSE_ALARM, HIT = "missed", "false alarm", "hit"
+WRONG, RIGHT = "wrong class", "right class"
+OVER, UNDER, CLOSE = "overestimate", "underestimate", "close estimate"
 _MARGIN = 1e-9  # probabilities and thresholds of 0 and 1 have no logit
 
 Reader = Callable[[int], Record | None]
@@ -154,21 +157,104 @@ def reader_of(cohort: Cohort | None, records: NDArray[np.str_]) -> Reader:
     return read
 
 
-def examples_of(calls: Calls, read: Reader) -> list[tuple[Json, Record]]:
-    """Example ECGs: missed labels first, then false alarms and hits, the most confident of each."""
+class _Pick(NamedTuple):
+    """Candidate for an example: its kind, row, the label to explain, and a title."""
+
+    kind: str
+    row: int
+    label: str
+    title: str
+
+
+def examples_of(table: Predictions, calls: Calls | None, read: Reader) -> list[tuple[Json, Record]]:
+    """Example ECGs, the most telling ones of each kind.
+
+    Of labels, missed ones first, then false alarms and hits, the most confident of each; of
+    classes, wrong ones and right ones, the most confident of each; of numbers, the largest
+    overestimates and underestimates, and the closest estimates.
+    """
+    if table.form == "classes":
+        picks, answers = _class_picks(table), _class_answers
+    elif table.form == "values":
+        picks, answers = _value_picks(table), _value_answers
+    elif calls is None:
+        return []
+    else:
+        picks = [
+            _Pick(kind, row, label := table.labels[column], f"{kind.capitalize()}: {label}")
+            for kind in (MISSED, FALSE_ALARM, HIT)
+            for row, column in calls.of_kind(kind)
+        ]
     examples: dict[int, tuple[Json, Record]] = {}
-    for kind in (MISSED, FALSE_ALARM, HIT):
-        end = len(examples) + EXAMPLES
-        for row, column in calls.of_kind(kind):
-            if len(examples) == end:
-                break
-            if row not in examples and (record := read(row)) is not None:
-                title = f"{kind.capitalize()}: {calls.table.labels[column]}"
-                labels = [calls.describe(row, place) for place in _columns(calls, row)]
-                entry = example(record, title, calls.names(row), labels)
-                entry |= {"kind": kind, "label": calls.table.labels[column]}
-                examples[row] = entry, record
+    count: Counter[str] = Counter()
+    for kind, row, label, title in picks:
+        if count[kind] == EXAMPLES or row in examples or (record := read(row)) is None:
+            continue
+        count[kind] += 1
+        if calls is not None:
+            rows = [calls.describe(row, place) for place in _columns(calls, row)]
+        else:
+            rows = answers(table, row)
+        entry = example(record, title, _names(table, row), rows)
+        examples[row] = entry | {"kind": kind, "label": label}, record
     return list(examples.values())
+
+
+def _class_picks(table: Predictions) -> list[_Pick]:
+    """Wrong classes, then right ones, the most confident first; the predicted one is explained."""
+    targets, shares = table.require_targets(), table.probabilities
+    predicted = shares.argmax(axis=1)
+    is_right = np.asarray(targets.argmax(axis=1) == predicted)
+    is_known = np.asarray(np.isfinite(targets).all(axis=1))
+    picks = []
+    for row in np.argsort(-shares.max(axis=1), kind="stable").tolist():
+        if is_known[row]:
+            label = table.labels[predicted[row]]
+            truth = table.labels[int(targets[row].argmax())]
+            title = f"Right class: {label}" if is_right[row] else f"{label} in place of {truth}"
+            picks.append(_Pick(RIGHT if is_right[row] else WRONG, row, label, title))
+    return sorted(picks, key=lambda pick: pick.kind == RIGHT)
+
+
+def _class_answers(table: Predictions, row: int) -> list[Json]:
+    """The most probable classes of a record, and the true one."""
+    order = np.argsort(-table.probabilities[row], kind="stable").tolist()
+    target = table.require_targets()[row]
+    return [
+        {
+            "label": table.labels[column],
+            "probability": float(table.probabilities[row, column]),
+            "predicted": _word(place == 0),
+            "truth": _word(bool(target[column] == 1)),
+        }
+        for place, column in enumerate(order)
+        if place < FEWEST_LABELS or target[column] == 1
+    ]
+
+
+def _value_picks(table: Predictions) -> list[_Pick]:
+    """Records by their error, relative to the spread of the target."""
+    targets = table.require_targets()
+    errors = (table.probabilities - targets) / np.nanstd(targets, axis=0).clip(_MARGIN)
+    orders = {OVER: -errors, UNDER: errors, CLOSE: np.abs(errors)}
+    picks = []
+    for kind, values in orders.items():
+        places = np.argsort(values, axis=None, kind="stable")  # NaN last
+        for row, column in zip(*np.unravel_index(places, values.shape), strict=True):
+            sign = errors[row, column]
+            if np.isfinite(sign) and (kind == CLOSE or (sign > 0) == (kind == OVER)):
+                label = table.labels[column]
+                picks.append(_Pick(kind, int(row), label, f"{kind.capitalize()}: {label}"))
+    return picks
+
+
+def _value_answers(table: Predictions, row: int) -> list[Json]:
+    """Every number of a record, predicted and true."""
+    values, truths = table.probabilities[row].tolist(), table.require_targets()[row].tolist()
+    return [
+        {"label": label, "value": value, "truth": truth, "error": value - truth}
+        for label, value, truth in zip(table.labels, values, truths, strict=True)
+    ]
 
 
 def explain_examples(
@@ -202,7 +288,7 @@ def explain_examples(
 
 
 def example(record: Record, title: str, names: Json, labels: Sequence[Json]) -> Json:
-    """Describe an ECG with the calls of some labels; `names` are `Calls.names`."""
+    """Describe an ECG with the calls of some labels, classes or numbers, and `Calls.names`."""
     return names | {
         "title": title,
         "rate": record.rate,

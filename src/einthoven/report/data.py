@@ -87,8 +87,9 @@ def report_data(
     entries = [_run(name, runs[name], table, resamples) for name, table in tables.items()]
     if any(table.form == "values" for table in tables.values()):
         return _value_data(
-            entries, tables, reference, prevalence=prevalence, command=command, resamples=resamples
-        )
+            entries, tables, reference, cohort=cohort, prevalence=prevalence, command=command,
+            resamples=resamples,
+        )  # fmt: skip
     best = {run["name"]: run["training"]["best"] for run in entries}[reference]
     for run in entries if best else ():
         if run["name"] != reference:
@@ -103,12 +104,13 @@ def report_data(
     table = tables[first["name"]]
     calls = calls_of(runs[first["name"]], table)
     read = reader_of(cohort, table.records)
-    examples = examples_of(calls, read) if calls else []
+    examples = examples_of(table, calls, read)
     rows = [entry["row"] for entry, _ in examples]
     gallery, drawings = gallery_of(calls, read, rows) if calls else (None, [])
     wrong = wrong_classes(table) if table.form == "classes" else None
     data = {
         "title": _title(first),
+        "form": table.form,
         "einthoven": __version__,
         "reference": reference if comparisons else None,
         "runs": entries,
@@ -136,28 +138,34 @@ def _value_data(
     tables: Mapping[str, Predictions],
     reference: str,
     *,
+    cohort: Cohort | None,
     prevalence: Mapping[str, float] | None,
     command: str,
     resamples: int,
 ) -> tuple[Json, list[Record]]:
-    """The numbers of a page about runs that predict numbers; no ECGs are drawn."""
+    """The numbers of a page about runs that predict numbers, and the ECGs of `examples`."""
     if prevalence:
         raise EvaluationError(
             "a prevalence applies to labels, and these runs predict numbers", remedy="leave it out"
         )
     settings = {"resamples": resamples, "by": entries[0]["score"]["unit"]}
-    data = {
+    table = tables[entries[0]["name"]]
+    examples = examples_of(table, None, reader_of(cohort, table.records))
+    data: Json = {
         "title": _title(entries[0]),
+        "form": table.form,
         "einthoven": __version__,
         "reference": reference if len(tables) > 1 else None,
         "runs": entries,
         "comparisons": [
             _comparison(tables, name, reference, **settings) for name in tables if name != reference
         ],
+        "descriptions": {},
+        "examples": [entry for entry, _ in examples],
         "gallery": None,
         "command": command,
     }
-    return plain(data), []
+    return plain(data), [record for _, record in examples]
 
 
 def _at_prevalence(evaluation: Json, prevalence: Mapping[str, float]) -> Json:

@@ -136,9 +136,9 @@ def write_report(
             write_errors(page.with_name(wrong["file"]), wrong["errors"], CLASS_COLUMNS)
             wrong["errors"] = wrong["errors"][:MOST_ERRORS]
         is_numeric = "agreement" in data["runs"][0]["score"]
-        examples = data.get("examples", ())
-        attributions = explain_examples(examples, records, explain) if explain else {}
-        html = _value_page(data) if is_numeric else build_page(data, records, attributions)
+        attributions = explain_examples(data["examples"], records, explain) if explain else {}
+        build = _value_page if is_numeric else build_page
+        html = build(data, records, attributions)
     write_text(page, html)
     write_json(page.with_suffix(".json"), data)
     return page
@@ -177,8 +177,7 @@ def build_page(
     `attributions` are drawn as colour under the examples, by row (`explain_examples`).
     """
     first, gallery = data["runs"][0], data["gallery"]
-    ecgs = [*data["examples"], *(gallery["drawn"] if gallery else ())]
-    anchors = {entry["row"]: f"ecg-{place}" for place, entry in enumerate(ecgs)}
+    anchors = _anchors([*data["examples"], *(gallery["drawn"] if gallery else ())])
     evaluation, histories = first["evaluation"], _histories(data)
     labels = len(first["score"]["per_label"])
     parts = tables.results_tables(data) | clinical_tables(evaluation, data["prevalence"])
@@ -228,16 +227,32 @@ def build_page(
         **_class_parts(data),
         policy_table=tables.policy_table(policy) if policy else None,
         gallery=gallery,
-        anchors=anchors,
-        attributions=attributions or {},
-        colours={"for": FOR, "against": AGAINST},
-        sheets=dict(zip(anchors, records, strict=True)),
+        **_drawings(anchors, records, attributions),
         errors_table=tables.errors_table(gallery, anchors) if gallery else None,
         wrong_classes_table=tables.wrong_classes_table(data["wrong_classes"]["errors"])
         if data.get("wrong_classes")
         else None,
         **parts,
     )
+
+
+def _anchors(ecgs: Sequence[Json]) -> dict[int, str]:
+    """Name of each drawn ECG in the page, by row."""
+    return {entry["row"]: f"ecg-{place}" for place, entry in enumerate(ecgs)}
+
+
+def _drawings(
+    anchors: Mapping[int, str],
+    records: Sequence[Record],
+    attributions: Mapping[int, Attribution] | None,
+) -> Json:
+    """What the templates of ECGs need."""
+    return {
+        "anchors": anchors,
+        "attributions": attributions or {},
+        "colours": {"for": FOR, "against": AGAINST},
+        "sheets": dict(zip(anchors, records, strict=True)),
+    }
 
 
 def _overview(run: Json) -> Overview:
@@ -268,8 +283,12 @@ def _class_parts(data: Json) -> Json:
     return {"classes": {"tables": items, "figure": measures.confusion_figure(score) if few else ""}}
 
 
-def _value_page(data: Json) -> str:
-    """Render the page of runs that predict numbers."""
+def _value_page(
+    data: Json,
+    records: Sequence[Record] = (),
+    attributions: Mapping[int, Attribution] | None = None,
+) -> str:
+    """Render the page of runs that predict numbers; arguments as in `build_page`."""
     first = data["runs"][0]
     score, evaluation = first["score"], first["evaluation"]
     histories, policy = _histories(data), first["model"]["policy"]
@@ -289,6 +308,7 @@ def _value_page(data: Json) -> str:
         "coverage": coverage and "Prediction intervals",
         "subgroups": subgroups and "Subgroup analysis",
         "training": histories and "Training",
+        "examples": data["examples"] and "Examples",
         "provenance": "Provenance",
         "limitations": "Limitations",
     }
@@ -310,6 +330,7 @@ def _value_page(data: Json) -> str:
         subgroup_tables=measures.value_subgroup_tables(subgroups) if subgroups else [],
         histories=histories,
         panels=_VALUE_PANELS,
+        **_drawings(_anchors(data["examples"]), records, attributions),
         policy_table=tables.policy_table(policy) if policy else None,
         **clinical_tables(evaluation),
     )
