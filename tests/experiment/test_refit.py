@@ -162,5 +162,12 @@ def test_fine_tuning_lasts_as_many_epochs_as_were_selected(
     lines = read_lines(out / REFIT / "stage2" / "metrics.jsonl")
     assert len(lines) == epoch
     assert model.config["calibration_fit"]["split"] == "validation"
+    # Its threshold is its own: the validation records are predicted, not learned.
+    table = Predictions.load(out / "predictions" / "validation.parquet")
+    expected = predict_cohort(model, synthetic, synthetic_store, "validation", calibrated=False)
+    assert table.probabilities == pytest.approx(expected.probabilities, abs=1e-6)
+    assert (
+        find_leakage(read_fingerprints(out / "model"), (synthetic, synthetic_store), "test") is None
+    )
     # Stage 2 on another cohort: no out-of-fold predictions to calibrate by.
     assert out_of_fold_probabilities(out / REFIT / "stage1") is None

@@ -1,4 +1,4 @@
-"""Training of a final model on the records by which another was selected."""
+"""Training of a final model with what was selected in an earlier training."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def refit_recipe(
     """Recipe of a final training, with what was selected in one or more earlier ones.
 
     Fine-tuning lasts as many epochs as the median of the selected ones, and its learning rate falls
-    to the end within them: a network taken from a high rate is overconfident, and there is no
-    validation split left to see it. The warm-up keeps its share. Fine-tuning is left out if it was
+    to the end within them: a network taken from a high rate is overconfident. The warm-up keeps its
+    share. Fine-tuning is left out if it was
     compared with the probe and does not gain on the validation records of all trainings together
     (`gains`). AdamW trains the probe to its last epoch, at the rate with the best mean over the
     trainings.

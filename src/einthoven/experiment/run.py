@@ -132,13 +132,15 @@ def run_experiment(
     settings |= {"allow_leakage": allow_leakage, "progress": progress}
     trained = final = posttrain(cohort, store, backbone, recipe=recipe, out=out, **settings)
     if trained.recipe.refit == "always":
-        settings["progress"] = part_of(progress, "with validation records")
+        settings["progress"] = part_of(progress, "final training")
         final = _refitted(trained, store, backbone, **settings)
     if not processes.is_main:
         return None
     folder, device = trained.run.path, processes.device
     model = model_of(final, cohort, recipe)
-    models = {"validation": model_of(trained, cohort, recipe), "test": model}
+    has_validation = len(final.data.usable.ids("validation")) > 0
+    validated = model if has_validation else model_of(trained, cohort, recipe)
+    models = {"validation": validated, "test": model}
     tables = predict_splits(models, cohort, store, folder, device=device, progress=progress)
     scores = score_splits(tables, resamples=resamples, by=by)
     metrics = metrics_of(final, scores, device)
@@ -159,18 +161,20 @@ def run_experiment(
 def _refitted(
     trained: PosttrainResult, store: Store, backbone: str, **settings: Any
 ) -> PosttrainResult:
-    """Train again on training and validation records, with what was selected on the latter.
+    """Train again with what was selected: a probe with the validation records, too.
 
-    The run, its recipe and what was selected remain those of the first training.
+    A fine-tuned network has a threshold of its own, which that of the first training does not suit
+    (measured: docs/recipes.md), so that the validation records are left to its calibration. The
+    run, its recipe and what was selected remain those of the first training.
     """
     data, folder = trained.data.cohort, trained.run.path
-    splits = data.table["split"].replace("validation", "train").to_numpy(dtype=str)
     recipe = refit_recipe(trained.recipe, [_selection(trained)], [folder])
     # `data` already has the share of the training records.
     recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={"fraction": 1.0})})
-    again = posttrain(
-        data.with_splits(splits), store, backbone, recipe=recipe, out=folder / REFIT, **settings
-    )
+    if recipe.stage2 is None:
+        splits = data.table["split"].replace("validation", "train").to_numpy(dtype=str)
+        data = data.with_splits(splits)
+    again = posttrain(data, store, backbone, recipe=recipe, out=folder / REFIT, **settings)
     results = trained.results
     if recipe.stage1 and recipe.stage1.solver == "logistic":  # its penalty is searched again
         results = results | {"stage1": again.results["stage1"]}

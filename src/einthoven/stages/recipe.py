@@ -287,8 +287,10 @@ class Recipe(BaseRecipe):
     """Loss of predicted numbers, in units of their standard deviation: squares, absolute values, or
     squares up to one standard deviation. The solved probe minimises Huber's loss for `l1`."""
     refit: Literal["never", "auto", "always"] = "never"
-    """Train the model again on training and validation records, with the stage and the number of
-    epochs that were selected on validation; `auto` does if they are at most 2,000 together."""
+    """Train the final model again with the stage and the number of epochs that were selected on
+    validation: a probe on training and validation records, a fine-tuned network on the training
+    records, its rate falling to the end within these epochs. `auto` does if they are at most 2,000
+    together."""
 
     @property
     def uses_validation(self) -> bool:
