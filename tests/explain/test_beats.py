@@ -48,3 +48,12 @@ def test_a_flat_record_has_no_beats() -> None:
     flat = record(np.zeros((2, 1000)), 100.0)
     assert len(r_peaks(flat)) == 0
     assert [part.wave for part in segments(flat)] == ["TP"]
+
+
+def test_a_record_that_becomes_flat_has_peaks_before_only() -> None:
+    signal = np.zeros((3, 1000))
+    signal[:, 100:400] = np.random.default_rng(0).standard_normal((3, 300))
+    with np.errstate(all="raise"):
+        peaks = r_peaks(record(signal, 100.0))
+    assert len(peaks)
+    assert 0.9 < peaks.min() < peaks.max() < 4.1

@@ -57,7 +57,9 @@ def r_peaks(record: Record) -> NDArray[np.float64]:
     x = np.nan_to_num(record.signal.astype(np.float64))
     band = sps.butter(2, _BAND, "bandpass", fs=rate, output="sos")
     energy = (sps.sosfiltfilt(band, x - x[:, :1], axis=1) ** 2).sum(axis=0)
-    envelope = np.sqrt(uniform_filter1d(energy, max(1, round(_SMOOTHING * rate))))
+    # A running sum leaves values around zero, of both signs, behind a stretch of high energy.
+    smooth = uniform_filter1d(energy, max(1, round(_SMOOTHING * rate)))
+    envelope = np.sqrt(np.maximum(smooth, 0))
     distance = max(1, round(_REFRACTORY * rate))
     places, _ = sps.find_peaks(np.pad(envelope, 1), distance=distance)
     if not len(places):
