@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from served import Started
 
     from einthoven.inference.runtimes import AnyModel
+    from einthoven.serve import Similar
 
 
 @pytest.fixture(scope="session")
@@ -85,11 +86,14 @@ def started(model: Model) -> Started:
         headers: Mapping[str, str] | None = None,
         models: Mapping[str, AnyModel] | None = None,
         processes: bool = False,
+        similar: Similar | None = None,
         **limits: Any,
     ) -> AbstractContextManager[httpx.Client]:
         fields = {"workers": 2, "batch": 4, "seconds": 60.0} | limits
         named = models or {"small": model}
-        app = create_app(named, limits=Limits(**fields), token=token, processes=processes)
+        app = create_app(
+            named, limits=Limits(**fields), token=token, processes=processes, similar=similar
+        )
         return running(app, headers or {})
 
     return start

@@ -11,6 +11,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +24,12 @@ from served import LABELS, STATED, Started
 from xml_files import sound_aecg, sound_muse, sound_philips
 
 from einthoven.errors import RecordError
+from einthoven.explain import Gallery
 from einthoven.inference import predict_record
 from einthoven.models import Model, OnnxModel
 from einthoven.records import Record, read_record
 from einthoven.records.wfdb import write_wfdb
-from einthoven.serve.models import ServedModel
+from einthoven.serve.models import ServedModel, Similar
 
 if TYPE_CHECKING:
     import httpx
@@ -105,6 +107,21 @@ def test_an_explanation_names_leads_and_waves(client: httpx.Client, dicom: bytes
     assert np.array(answer["values"]).shape == (12, 1000)
     assert answer["rate"] == 100
     assert sum(answer["by_lead"].values()) == pytest.approx(1)
+
+
+def test_an_explanation_names_similar_records_of_other_patients(
+    client: httpx.Client, started: Started, model: Model, dicom: bytes, record: Record
+) -> None:
+    own = np.array(post(client, "/embed", dicom).json()["embedding"], np.float32)
+    others = np.random.default_rng(0).standard_normal((6, len(own))).astype(np.float32)
+    gallery = Gallery.of([f"r{i}" for i in range(8)], list("aabbbbcc"), [own, -own, *others])
+    similar = Similar(gallery, [["AFIB"], [], *[["NORM"]] * 6])
+    with started(similar=similar) as other:
+        rows = post(other, "/explain", dicom, label="AFIB", method="occlusion-leads").json()
+    assert len(rows["similar"]) == 5
+    assert rows["similar"][0] == {"record": "r0", "distance": 0.0, "labels": ["AFIB"]}
+    without = similar.nearest(own, replace(record, patient="a"))
+    assert {row["record"] for row in without}.isdisjoint({"r0", "r1"})
 
 
 def test_an_exported_model_predicts_and_does_not_explain(

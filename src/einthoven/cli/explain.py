@@ -18,6 +18,7 @@ from einthoven.report.format import counted
 
 if TYPE_CHECKING:
     from einthoven.cohorts import Cohort
+    from einthoven.explain import Gallery
     from einthoven.inference import Embeddings, RecordPrediction
     from einthoven.models import Model
     from einthoven.records import Record
@@ -186,13 +187,9 @@ def _neighbours(
     """The nearest records of a cohort: `record`, `distance` and `labels`."""
     import numpy as np
 
-    from einthoven.cli.paths import full_cohort
-    from einthoven.explain import Gallery
     from einthoven.inference import Embedder
 
-    cohort = full_cohort(source)
-    stored = _embeddings_of(model, cohort, source, embeddings, store)
-    gallery = Gallery.of(stored.records, stored.patients, stored.vectors)
+    cohort, gallery = gallery_of(model, source, embeddings, store)
     patients = {record.patient} if record.patient else set()
     # Paths of WFDB records have no suffix.
     own = {file.resolve(), file.resolve().with_suffix("")}
@@ -210,6 +207,18 @@ def _neighbours(
         }
         for each in neighbours
     ]
+
+
+def gallery_of(
+    model: Model, source: Path, embeddings: Path | None, store: Path | None
+) -> tuple[Cohort, Gallery]:
+    """A cohort, and the embeddings of its records by a model; of those that have one."""
+    from einthoven.cli.paths import full_cohort
+    from einthoven.explain import Gallery
+
+    cohort = full_cohort(source)
+    stored = _embeddings_of(model, cohort, source, embeddings, store)
+    return cohort, Gallery.of(stored.records, stored.patients, stored.vectors)
 
 
 def labels_of(cohort: Cohort, row: int) -> list[str]:

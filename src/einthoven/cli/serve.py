@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from einthoven.cli.options import Device, ModelArgument, Runtime, output_folder
+from einthoven.cli.explain import CohortOption, EmbeddingsOption, gallery_of, labels_of
+from einthoven.cli.options import Device, ModelArgument, Runtime, StorePath, output_folder
 from einthoven.cli.progress import echo, note
 from einthoven.errors import EvaluationError
 from einthoven.models import SHIPPED
 
 if TYPE_CHECKING:
     from einthoven.inference.runtimes import AnyModel
+    from einthoven.serve import Similar
 
 TOKEN = "EINTHOVEN_TOKEN"
 _LOCAL = ("127.0.0.1", "::1", "localhost")
@@ -48,6 +50,9 @@ def serve(
     ] = None,
     device: Device = "auto",
     runtime: Runtime = "auto",
+    cohort: CohortOption = None,
+    embeddings: EmbeddingsOption = None,
+    store: StorePath = None,
 ) -> None:
     """Serve models over HTTP, with a web page. Not a medical device.
 
@@ -61,7 +66,9 @@ def serve(
         curl -F file=@ecg.csv 'http://127.0.0.1:8000/predict?rate=500&unit=mV'
 
     The answer is that of `einthoven predict --json`. /explain?label=AFIB and /embed take an ECG as
-    well; /docs lists all addresses. Uploads stay in memory and are forgotten with their answer.
+    well; /docs lists all addresses. With --cohort, explanations by the first model name the most
+    similar records of the cohort, and their labels: whoever reaches the server sees their ids.
+    Uploads stay in memory and are forgotten with their answer.
 
     Other machines reach the server only with --host. Set a token then, and put a proxy with TLS in
     front of it: see docs/serve.md. SIGTERM and Ctrl-C end it when open requests are answered.
@@ -73,6 +80,10 @@ def serve(
     from einthoven.serve import Limits
     from einthoven.serve import serve as run
 
+    if cohort is None and (embeddings or store):
+        raise EvaluationError(
+            "--embeddings and --store belong to a cohort", remedy="name it: --cohort COHORT"
+        )
     token = _token(token_file)
     limits = Limits(
         body=round(max_body * 1e6),
@@ -103,8 +114,24 @@ def serve(
         limits=limits,
         token=token,
         device=device,
+        similar=_similar(loaded[0], cohort, embeddings, store) if cohort else None,
         started=started,
     )
+
+
+def _similar(model: AnyModel, source: Path, embeddings: Path | None, store: Path | None) -> Similar:
+    """The records of a cohort, by their embeddings and with their labels."""
+    from einthoven.models import OnnxModel
+    from einthoven.serve import Similar
+
+    if isinstance(model, OnnxModel):
+        raise EvaluationError(
+            f"{model.name} is an exported model, which does not embed",
+            remedy="serve the model folder, or leave out --cohort",
+        )
+    cohort, gallery = gallery_of(model, source, embeddings, store)
+    rows = dict(zip(cohort.ids().tolist(), range(len(cohort)), strict=True))
+    return Similar(gallery, [labels_of(cohort, rows[record]) for record in gallery.records])
 
 
 def _check_packages() -> None:

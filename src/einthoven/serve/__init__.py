@@ -12,13 +12,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from einthoven.serve.app import create_app
     from einthoven.serve.limits import Limits
+    from einthoven.serve.models import Similar
     from einthoven.serve.run import serve
     from einthoven.serve.site import write_site
 
-__all__ = ["Limits", "create_app", "serve", "write_site"]
+__all__ = ["Limits", "Similar", "create_app", "serve", "write_site"]
 
 # Imported when they are first used: the server and the static page need different extras.
-_HOMES = {"Limits": "limits", "create_app": "app", "serve": "run", "write_site": "site"}
+_HOMES = {
+    "Limits": "limits",
+    "Similar": "models",
+    "create_app": "app",
+    "serve": "run",
+    "write_site": "site",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -23,7 +23,13 @@ from einthoven.records.csv_write import csv_content
 from einthoven.serve.description import ASSETS
 from einthoven.serve.gate import Gate, Metrics, refusal_json
 from einthoven.serve.limits import Limits, RequestError
-from einthoven.serve.models import EmbedRequest, ExplainRequest, PredictRequest, ServedModel
+from einthoven.serve.models import (
+    EmbedRequest,
+    ExplainRequest,
+    PredictRequest,
+    ServedModel,
+    Similar,
+)
 from einthoven.serve.uploads import Upload, files_of, received
 from einthoven.serve.workers import Fork, Here, Work, Workers
 
@@ -69,6 +75,7 @@ def create_app(
     token: str = "",
     device: str = "cpu",
     processes: bool = False,
+    similar: Similar | None = None,
 ) -> FastAPI:
     """The application that serves models.
 
@@ -84,6 +91,8 @@ def create_app(
     processes : bool
         Whether every worker computes in a process, forked from this one when the application
         starts (Linux, on the CPU), and not in a thread of this one.
+    similar : Similar, optional
+        Records among which explanations by the first model name similar ones.
 
     Raises
     ------
@@ -97,8 +106,14 @@ def create_app(
     limits = limits or Limits()
     metrics = Metrics()
     served = {
-        name: ServedModel(name, model, device=device, most=limits.batch)
-        for name, model in models.items()
+        name: ServedModel(
+            name,
+            model,
+            device=device,
+            most=limits.batch,
+            similar=None if place else similar,
+        )
+        for place, (name, model) in enumerate(models.items())
     }
 
     def runner() -> Fork | Here:
@@ -200,7 +215,10 @@ def _add_answers(app: FastAPI) -> None:
         label: Annotated[str, Query(description="Label, class or number of the model.")],
         method: Annotated[str, Query(description="As in `einthoven explain`.")] = "",
     ) -> Response:
-        """What every 10 ms of every lead contributes to the label, and where most of it lies."""
+        """What every 10 ms of every lead contributes to the label, and where most of it lies.
+
+        With `--cohort`, also the most similar records of the cohort and their labels.
+        """
         return await answer(model.explain, ExplainRequest(upload, label, method))
 
     @app.post("/embed", summary="Embed an ECG", **post)

@@ -23,6 +23,7 @@ from einthoven.serve.description import description_of
 from einthoven.serve.uploads import Upload
 
 if TYPE_CHECKING:
+    from einthoven.explain import Gallery
     from einthoven.inference.runtimes import AnyModel
     from einthoven.models import Model
 
@@ -30,6 +31,7 @@ SHOWN = 60.0
 """Seconds of a recording that an answer contains."""
 MISSING = -(1 << 15)
 """Mark of a sample without a value among int16 microvolts."""
+_SIMILAR = 5  # records
 _BUCKET = 0.01  # s, over which an attribution is summed in an answer
 
 Answer = Json | EinthovenError | OSError
@@ -60,6 +62,34 @@ class EmbedRequest:
     level: str = "pooled"
 
 
+@dataclass(frozen=True, eq=False)
+class Similar:
+    """Records among which similar ones are looked for.
+
+    Attributes
+    ----------
+    gallery : einthoven.explain.Gallery
+        Their embeddings by the model.
+    labels : sequence of sequence of str
+        Labels of each, in the order of the gallery.
+    """
+
+    gallery: Gallery
+    labels: Sequence[Sequence[str]]
+
+    def nearest(self, embedding: NDArray[np.float32], record: Record) -> list[Json]:
+        """The nearest records of other patients: `record`, `distance` (1 - cosine), `labels`."""
+        without = self.gallery.patients == record.patient if record.patient else None
+        return [
+            {
+                "record": each.record,
+                "distance": round(each.distance, 6),
+                "labels": list(self.labels[each.row]),
+            }
+            for each in self.gallery.nearest(embedding, _SIMILAR, without=without)
+        ]
+
+
 class ServedModel:
     """A model that answers requests from several threads.
 
@@ -74,10 +104,20 @@ class ServedModel:
     most : int
         Largest number of records in a pass. `batch` is the number up to which a record has the
         same probabilities, bit for bit, as alone, on this machine.
+    similar : Similar, optional
+        Records among which explanations name similar ones.
     """
 
-    def __init__(self, name: str, model: AnyModel, *, device: str = "cpu", most: int = 8) -> None:
-        self.name, self.model, self.device = name, model, device
+    def __init__(
+        self,
+        name: str,
+        model: AnyModel,
+        *,
+        device: str = "cpu",
+        most: int = 8,
+        similar: Similar | None = None,
+    ) -> None:
+        self.name, self.model, self.device, self.similar = name, model, device, similar
         self.works = (self.predict, self.explain, self.embed)
         self.predictor = Predictor(model, device=device)
         self.batch = steady_batch(self.predictor, most)
@@ -121,7 +161,7 @@ class ServedModel:
     def _explanation(self, request: ExplainRequest) -> Answer:
         try:
             model = self._explained
-            # Imported here, as what embeds is below, because both import torch.
+            # Imported here, as what embeds below, because both import torch.
             from einthoven.explain import DEFAULT, attribute, shares_of
 
             method = request.method or DEFAULT
@@ -129,6 +169,7 @@ class ServedModel:
             with self._explaining:
                 result = attribute(model, record, request.label, method)
             shares = shares_of(result, record)
+            similar = self._similar_to(record)
         except (EinthovenError, OSError) as error:
             return _named(error, request.upload)
         width = max(1, round(_BUCKET * result.rate))
@@ -146,6 +187,7 @@ class ServedModel:
             "by_lead": shares.by_lead,
             "by_wave": shares.by_wave,
             "against": shares.against,
+            **({} if similar is None else {"similar": similar}),
             "rate": result.rate / width,
             "leads": list(result.leads),
             "values": [
@@ -168,17 +210,26 @@ class ServedModel:
             )
         return self.model
 
+    def _similar_to(self, record: Record) -> list[Json] | None:
+        """The nearest records, or None without any to search."""
+        if self.similar is None:
+            return None
+        return self.similar.nearest(self._embedded(record, "pooled"), record)
+
+    def _embedded(self, record: Record, level: str) -> NDArray[np.float32]:
+        model = self._in_torch()
+        from einthoven.inference import Embedder
+
+        embedder = Embedder(model, level, precision="fp32", device=self.device)
+        return np.asarray(embedder.embed(record))
+
     def embed(self, requests: Sequence[EmbedRequest]) -> list[Answer]:
         """Embeddings, one after the other."""
         return [self._embedding(request) for request in requests]
 
     def _embedding(self, request: EmbedRequest) -> Answer:
         try:
-            model = self._in_torch()
-            from einthoven.inference import Embedder
-
-            embedder = Embedder(model, request.level, precision="fp32", device=self.device)
-            array = embedder.embed(request.upload.read())
+            array = self._embedded(request.upload.read(), request.level)
         except (EinthovenError, OSError) as error:
             return _named(error, request.upload)
         return {

@@ -11,6 +11,7 @@ import uvicorn
 
 from einthoven.serve.app import create_app
 from einthoven.serve.limits import Limits
+from einthoven.serve.models import Similar
 from einthoven.serve.workers import one_thread
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def serve(
     limits: Limits | None = None,
     token: str = "",
     device: str = "cpu",
+    similar: Similar | None = None,
     started: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve models until SIGINT or SIGTERM; requests that are open then are answered first.
@@ -40,7 +42,7 @@ def serve(
         Where to listen. The default is reached from this machine only.
     started : callable
         Called when the server listens.
-    models, limits, token, device
+    models, limits, token, device, similar
         As for `create_app`.
 
     Raises
@@ -52,7 +54,9 @@ def serve(
     one_thread()
     # Elsewhere, a forked process may not use the libraries of its parent.
     processes = device == "cpu" and sys.platform == "linux"
-    app = create_app(models, limits=limits, token=token, device=device, processes=processes)
+    app = create_app(
+        models, limits=limits, token=token, device=device, processes=processes, similar=similar
+    )
     config = uvicorn.Config(
         app,
         host=host,

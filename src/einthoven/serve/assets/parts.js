@@ -122,5 +122,14 @@ export function explanation(result) {
     `Method: ${result.method}. ` +
     (error === null || error === undefined ? "" : `The contributions sum to the change of the output from flat lines, ${(result.output - result.baseline_output).toFixed(2)}, up to ${error.toPrecision(2)}. `) +
     "Colours show what changes the output of this network, not a cause of disease; a wrong prediction has colours too." }));
+  if (result.similar?.length) parts.push(similarTable(result.similar));
   return parts;
+}
+
+function similarTable(records) {
+  const body = records.map(({ record, distance, labels }) => element("tr", {},
+    element("th", { scope: "row", text: record }),
+    element("td", { class: "number", text: distance.toFixed(3) }),
+    element("td", { text: labels.join(", ") || "none" })));
+  return table("Most similar records of the cohort, by what the network makes of them (distance: 1 - cosine; 0 is the same).", ["Record", "Distance", "Labels"], body);
 }
