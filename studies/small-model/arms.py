@@ -78,9 +78,12 @@ ARMS = {
 }
 """Arms by name."""
 
+# The mean over crops, because the highest probability of them is too high for a target.
+_MEAN = "data.aggregate=probability"
+
 TEACHER_FLAGS = {
     "base": ("stage1.select=last", _LAST, "stage2.epochs=8"),
-    "xresnet1d50": ("stage2.epochs=15",),
-    "inception1d": ("stage2.epochs=15",),
+    "xresnet1d50": (_MEAN, "stage2.epochs=15"),
+    "inception1d": (_MEAN, "stage2.epochs=15"),
 }
 """Further flags of an arm as a teacher: short, and without a choice by fold 9."""

@@ -25,7 +25,8 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts import Cohort, open_cohort
 from einthoven.evaluate import compare, score_predictions
-from einthoven.files import append_line, read_lines, read_tensors, write_tensors
+from einthoven.files import append_line, file_sha256, read_lines, read_tensors, write_tensors
+from einthoven.models import weights_file
 from einthoven.predictions.table import Predictions
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.store import Store
@@ -283,13 +284,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     logging.getLogger("einthoven").setLevel(logging.ERROR)
     options.out.mkdir(parents=True, exist_ok=True)
     ladder = Ladder(options)
+    encoder = file_sha256(weights_file(options.weights))[:12] if options.weights else ""
     for seed in options.seeds:
         for name in options.arms:
             if (name, seed, options.epochs) in finished:
                 continue
             line = {"arm": name, "rung": ARMS[name].rung, "flags": ARMS[name].flags}
             line |= {"teachers": ARMS[name].teachers, "seed": seed, "epochs": options.epochs}
-            line |= {"commit": options.commit or commit()} | ladder.run(name, seed, options.epochs)
+            line |= {"weights": encoder, "commit": options.commit or commit()}
+            line |= ladder.run(name, seed, options.epochs)
             append_line(options.results, line)
             print(name, seed, f"AUROC {line['macro_auroc']:.4f} AUPRC {line['macro_auprc']:.4f}")
 
