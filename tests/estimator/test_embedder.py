@@ -185,7 +185,7 @@ def test_short_records_are_refused_or_padded(arrays: Any) -> None:
         ({"leads": STANDARD_LEADS[:7]}, EstimatorError, "12 leads.*7"),
         ({"leads": (*STANDARD_LEADS[:11], "V7")}, BackboneError, "V7"),
         ({"samples": 500}, EstimatorError, "12000.*12 leads.*500 samples"),
-        ({"backbone": None, "weights": None}, ValueError, "'backbone'.*None"),
+        ({"backbone": None, "weights": None}, EstimatorError, "einthoven-small"),
         ({"backbone": "mtecg_tny", "weights": None, "options": None}, BackboneError, "mtecg_tny"),
         ({"weights": None}, EstimatorError, "mtecg_tiny_100hz.*weights"),
         ({"options": {"dept": 1}}, BackboneError, r"\bdept\b"),
