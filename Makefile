@@ -9,15 +9,15 @@ demo: $(VENV)/.ready
 	$(BIN)/einthoven demo demo
 
 test: $(VENV)/.ready lint
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 --dist loadgroup -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not slow" -n 2 --dist loadfile -q
 
 # Long tests, and those that read all of PTB-XL where it is at hand.
 test-slow: $(VENV)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2 --dist loadgroup -q
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m slow -n 2 --dist loadfile -q
 
 # Fast tests with the lowest versions that pyproject.toml allows.
 test-lowest: .venv-lowest/.ready
-	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -m "not slow" -n 2 --dist loadgroup -q
+	OMP_NUM_THREADS=1 .venv-lowest/bin/pytest -m "not slow" -n 2 --dist loadfile -q
 
 lint: $(VENV)/.ready
 	$(BIN)/ruff check .

@@ -23,18 +23,6 @@ from einthoven.signals.store import Store
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-# Fixtures that take seconds; all tests of one of them run in the same process.
-COSTLY = ("whole", "made")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of one file, or of one costly fixture, are a group of `--dist loadgroup`."""
-    for item in items:
-        names = getattr(item, "fixturenames", ())
-        group = next((name for name in COSTLY if name in names), item.nodeid.partition("::")[0])
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     """Sums in one order, whatever the machine; a processor has a process of tests of its own."""

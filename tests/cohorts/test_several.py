@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from einthoven.cohorts import LISTS, is_cohort, layout_of, open_cohort
+from einthoven.cohorts import is_cohort, layout_of, open_cohort
+from einthoven.cohorts.registry import LISTS
 from einthoven.errors import CohortError
 from einthoven.signals.pack import pack
 

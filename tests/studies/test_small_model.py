@@ -20,9 +20,11 @@ from einthoven.training.checkpoint import save_checkpoint
 from einthoven.training.loop import CHECKPOINT
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "studies" / "small-model"))
+for _name in ("arms", "train"):  # another study has modules of these names
+    sys.modules.pop(_name, None)
 
-import train as study
-from arms import ARMS, TEACHER_FLAGS
+import train as study  # noqa: E402
+from arms import ARMS, TEACHER_FLAGS  # noqa: E402
 
 
 @pytest.fixture
