@@ -66,8 +66,7 @@ def serve(
         curl -F file=@ecg.csv 'http://127.0.0.1:8000/predict?rate=500&unit=mV'
 
     The answer is that of `einthoven predict --json`. /explain?label=AFIB and /embed take an ECG as
-    well; /docs lists all addresses.
-    Uploads stay in memory and are forgotten with their answer.
+    well; /docs lists all addresses. Uploads stay in memory and are forgotten with their answer.
 
     With --cohort, explanations by the first model name the most similar records of the cohort, and
     their labels: whoever reaches the server sees their ids.
