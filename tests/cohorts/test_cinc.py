@@ -121,7 +121,9 @@ def test_recognition_reads_few_headers(folder: Path, monkeypatch: pytest.MonkeyP
     for number in range(100):
         (folder / f"E{number}.hea").write_text(text)
     opened = []
-    monkeypatch.setattr(cinc, "_read", lambda file: opened.append(file) or ("", "", frozenset()))
+    monkeypatch.setattr(
+        cinc, "_read", lambda file: opened.append(file) or cinc._Head(codes=frozenset())
+    )
     assert layout_of(folder) is LAYOUT
     assert len(opened) <= 20
 
@@ -130,6 +132,25 @@ def test_patients_are_unknown(folder: Path) -> None:
     (folder / "training" / "g1" / "E00001.hea").rename(folder / "HR00001.hea")
     with pytest.warns(CohortWarning, match="1 records"):
         open_cohort(folder)
+
+
+def test_patients_that_headers_name_stay_together(folder: Path) -> None:
+    """By the line that `convert-ecg` writes; `# patient: ...` is another comment."""
+    names = {"training/g1/E00001": "17", "training/g1/E00002": "17.0", "other/Q0001": "8"}
+    for name, patient in names.items():
+        with (folder / f"{name}.hea").open("a") as header:
+            header.write(f"#patient: {patient}\n")
+    with (folder / "training/g2/E00003.hea").open("a") as header:
+        header.write("# patient: of Dr. Q\n")
+    with pytest.warns(CohortWarning, match="1 of 4"):
+        cohort = open_cohort(folder, "all", empty_rows="keep")
+    patients = dict(zip(cohort.ids().tolist(), cohort.patients().tolist(), strict=True))
+    assert patients == {
+        "training/g1/E00001": "17",
+        "training/g1/E00002": "17",
+        "training/g2/E00003": "training/g2/E00003",
+        "other/Q0001": "8",
+    }
 
 
 def test_an_unknown_task(folder: Path) -> None:

@@ -15,6 +15,7 @@ from functools import cache
 from importlib.resources import files
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,6 +29,8 @@ from einthoven.errors import CohortError
 from einthoven.files import files_below
 from einthoven.licences import Licence
 from einthoven.records.formats import suffixes
+from einthoven.records.record import canonical_patient
+from einthoven.records.wfdb_header import PATIENT
 
 ALL_CODES = "all"
 TASKS = ("cinc-2021", "cinc-2020", ALL_CODES)
@@ -47,6 +50,7 @@ _SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}
 _UNKNOWN = {"", "nan", "unknown"}
 _FIRST, _SAMPLE = 10_000, 20  # files, and ECGs among them, by which a folder is recognised
 _OF_WFDB = {".hea", ".dat", ".mat", ".csv", ".tsv"}  # and tables
+_PATIENT = re.compile(rf"^#{PATIENT}[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 _SHOWN = 3  # names in a message
 
 
@@ -60,7 +64,8 @@ def open_cinc(
 ) -> Cohort:
     """Open a folder of records with SNOMED CT codes in their headers.
 
-    The headers name no patients: each record counts as a patient of its own, with a CohortWarning.
+    A patient is that of the line `#patient: 17`, which `einthoven convert-ecg` writes. The headers
+    of the Challenge name none: each record is then a patient of its own, with a CohortWarning.
     Records are split 80 / 10 / 10, stratified by label. A CohortWarning names ECG files without
     such codes, which count as records without any code.
 
@@ -87,14 +92,23 @@ def open_cinc(
     if task not in TASKS:
         raise CohortError(f"unknown task {task!r}", remedy=f"choose one of {', '.join(TASKS)}")
     names = paths_below(root)
-    ages, sexes, stated = zip(*(_read(root / f"{name}.hea") for name in names), strict=True)
+    heads = [_read(root / f"{name}.hea") for name in names]
+    stated = [head.codes for head in heads]
+    patients = [head.patient or name for head, name in zip(heads, names, strict=True)]
     codes = [row or frozenset() for row in stated]
     others = [name for name, row in zip(names, stated, strict=True) if row is None]
     classes = _each(codes) if task == ALL_CODES else scored(task)
     pairs = [(number, code) for number, row in enumerate(codes) for code in row]
     cohort = data_set(
         root,
-        pd.DataFrame({"path": names, "patient": names, "age": ages, "sex": sexes}),
+        pd.DataFrame(
+            {
+                "path": names,
+                "patient": patients,
+                "age": [head.age for head in heads],
+                "sex": [head.sex for head in heads],
+            }
+        ),
         list(classes),
         marked(pairs, classes, len(names)),
         name=root.resolve().name,
@@ -106,7 +120,8 @@ def open_cinc(
         min_records=min_records,
         seed=seed,
     )
-    _warn_of_patients(cohort)
+    if unnamed := sum(not head.patient for head in heads):
+        _warn_of_patients(cohort, unnamed, len(names))
     if others:
         shown = ", ".join(others[:_SHOWN]) + ", ..." * (len(others) > _SHOWN)
         warnings.warn(
@@ -155,8 +170,20 @@ def _each(codes: Iterable[Collection[str]]) -> dict[str, tuple[str, ...]]:
     return {code: (code,) for code in sorted(carried, key=lambda code: (len(code), code))}
 
 
-def _read(header: Path) -> tuple[str, str, frozenset[str] | None]:
-    """Age, sex (`female`, `male` or empty) and codes; None without a header or a line for them."""
+class _Head(NamedTuple):
+    """Lines of a header.
+
+    `sex` is `female`, `male` or empty, `codes` None without a header or a line for them.
+    """
+
+    age: str = ""
+    sex: str = ""
+    codes: frozenset[str] | None = None
+    patient: str = ""
+
+
+def _read(header: Path) -> _Head:
+    """Read the lines of a header that describe its record."""
     try:
         text = header.read_text(encoding="latin-1")
     except FileNotFoundError:  # an ECG file of another format
@@ -172,11 +199,14 @@ def _read(header: Path) -> tuple[str, str, frozenset[str] | None]:
     if "dx" in lines:
         cells = {cell.strip() for cell in lines["dx"].split(",")}
         codes = frozenset(cell for cell in cells if cell.lower() not in _UNKNOWN)
-    return "" if age.lower() in _UNKNOWN else age, _SEXES.get(sex, ""), codes
+    named = set(_PATIENT.findall(text))
+    patient = canonical_patient(named.pop()) if len(named) == 1 else ""
+    return _Head("" if age.lower() in _UNKNOWN else age, _SEXES.get(sex, ""), codes, patient)
 
 
-def _warn_of_patients(cohort: Cohort) -> None:
-    message = f"{cohort.name}: the headers name no patients: each record counts as a patient"
+def _warn_of_patients(cohort: Cohort, unnamed: int, count: int) -> None:
+    headers = "the headers" if unnamed == count else f"{unnamed} of {count} headers"
+    message = f"{cohort.name}: {headers} name no patients: each record counts as a patient"
     copies = cohort.table["path"].str.contains(r"(?:^|/)HR\d+$").sum()
     if copies:
         message += (
@@ -205,7 +235,7 @@ def _recognises(path: Path) -> bool:
 def _has_codes(header: Path) -> bool:
     """Whether a header has a line for codes, perhaps an empty one."""
     try:
-        return _read(header)[2] is not None
+        return _read(header).codes is not None
     except CohortError:
         return False
 
