@@ -285,6 +285,7 @@ def test_places_that_are_refused(cli: Cli, export: Path, tmp_path: Path) -> None
         (export, tmp_path / "o", "--anonymise", "--mapping", tmp_path / "o" / "map.csv"),
         (export, tmp_path / "o", "--anonymise", "--mapping", export / "other.dcm"),
         (export, export / "other.dcm"),
+        (export, tmp_path / "one.dcm"),
         (tmp_path / "gone", tmp_path / "o"),
     ):
         assert cli("convert-ecg", *arguments, status=1).remedies == 1

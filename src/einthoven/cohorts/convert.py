@@ -34,6 +34,7 @@ from einthoven.records.record import canonical_patient
 from einthoven.records.wfdb_write import wfdb_content
 
 FORMATS = ("wfdb", "dicom", "csv")
+_OF_FILES = (".hea", ".dat", ".dcm", ".csv")  # names that a folder is not meant to have
 TABLE = "ecgs.csv"
 _STATED = ("age", "sex")
 _COLUMNS = ("split", "fold", *_STATED)
@@ -214,6 +215,8 @@ def _check(
         )
     if folder.is_file() or (folder.is_dir() and {*folder.iterdir()} - {_staging(folder)}):
         raise CohortError(f"{folder} exists and is not empty", remedy="name a new folder")
+    if folder.suffix.lower() in _OF_FILES and not folder.is_dir():
+        raise CohortError(f"{folder} has the name of a file", remedy="name a new folder")
     for source in map(Path, sources):
         if source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
             raise CohortError(f"{folder} lies in {source}", remedy="choose a folder outside it")

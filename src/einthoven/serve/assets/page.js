@@ -136,7 +136,7 @@ const calipers = addCalipers(at("paper"), settings, (text) => {
 function renderPredictions() {
   const { answer, all, attribution } = state;
   const options = { most: all ? Infinity : MOST, chosen: attribution?.label };
-  if (backend.canExplain) options.why = why;
+  if (backend.canExplain && model()?.explains !== false) options.why = why;
   const more = element("button", { type: "button", class: "more", text: all ? "Fewer labels" : "All labels", "aria-expanded": String(all) });
   more.addEventListener("click", () => {
     state.all = !all;
