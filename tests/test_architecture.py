@@ -16,6 +16,7 @@ import einthoven
 
 PACKAGE = Path(einthoven.__file__).parent
 ROOMS = (
+    "lazy",
     "errors",
     "extensions",
     "progress",

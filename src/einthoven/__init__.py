@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from einthoven.lazy import lazy_names
 
 __version__ = "0.1.0"
 
-TYPE_CHECKING = False  # as in typing, whose import takes longer than everything else here
 if TYPE_CHECKING:
-    from typing import Any
-
     from einthoven import evaluate
     from einthoven.backbones.classifier import create_classifier
     from einthoven.backbones.registry import backbone_names, create_backbone
@@ -85,12 +85,13 @@ __all__ = [
 ]
 
 
+_attribute = lazy_names(__name__, _HOMES)
+
+
 def __getattr__(name: str) -> Any:
     if name == "evaluate":
         return import_module("einthoven.evaluate")
-    if name not in _HOMES:
-        raise AttributeError(f"module 'einthoven' has no attribute {name!r}")
-    return getattr(import_module(f"einthoven.{_HOMES[name]}"), name)
+    return _attribute(name)
 
 
 def __dir__() -> list[str]:

@@ -409,7 +409,7 @@ def test_a_fold_with_text_and_codes_that_are_not_known(cli: Cli, tmp_path: Path)
         table.to_csv(folder / "labels.csv", index=False)
         result = convert([folder / "labels.csv"], folder / "o", to="wfdb", anonymise=True)
         assert result.unknown_codes == 2
-        assert result.kept == ("Hans_Miller",)
+        assert result.binary_columns == ("Hans_Miller",)
         assert ("fold" in result.dropped) == (name == "a")
         assert b"19551224" not in all_bytes(folder / "o")
     printed = cli("convert-ecg", tmp_path / "a" / "labels.csv", tmp_path / "p", "--anonymise").err

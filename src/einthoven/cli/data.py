@@ -118,10 +118,10 @@ def convert_ecg(
         )
     if result.unknown_codes:
         note(f"{counted(result.unknown_codes, 'unknown code')} left out of Dx")
-    if result.kept:
+    if result.binary_columns:
         note(
             f"Columns of 0 and 1 kept in {TABLE}; remove those whose name is a person's: "
-            f"{', '.join(result.kept)}"
+            f"{', '.join(result.binary_columns)}"
         )
     if result.dropped:
         note(f"Columns left out of {TABLE}: {', '.join(result.dropped)}")

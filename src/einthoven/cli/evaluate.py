@@ -1,9 +1,8 @@
-"""Commands that score predictions: evaluate, compare, report, card."""
+"""Commands that score predictions: evaluate, compare."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +10,19 @@ import typer
 from rich.box import SIMPLE_HEAD
 from rich.table import Column, Table
 
+from einthoven.cli.model_cohorts import (
+    ModelTarget,
+    ModelTask,
+    cohort_of,
+    note_labels,
+    scored_split,
+    shared_statements,
+)
 from einthoven.cli.options import (
     AsJson,
     Device,
-    ModelPath,
     Resamples,
+    ResamplingUnit,
     ScoredSplit,
     Seed,
     Sidecar,
@@ -23,20 +30,15 @@ from einthoven.cli.options import (
     StorePath,
     one_of,
     output_file,
-    output_folder,
 )
 from einthoven.cli.progress import echo, note, output, progress_bars
 from einthoven.errors import EvaluationError
-from einthoven.files import RUN_FILE, Json, check_output, read_json
-from einthoven.models import CARD, is_model, model_path
+from einthoven.files import Json
+from einthoven.models import is_model
 from einthoven.report.format import counted, interval_text, number, percent
 
 if TYPE_CHECKING:
-    from einthoven.cohorts import Cohort
-    from einthoven.models import Model
     from einthoven.predictions import Predictions
-    from einthoven.signals.store import Store
-    from einthoven.tasks import Task as Goal
 
 AUTO = "auto"
 
@@ -53,28 +55,11 @@ UndefinedLabels = Annotated[
 ]
 KIND = "Kind of confidence interval; auto: percentile for AUROC, leave-one-out for AP."
 Interval = Annotated[str, one_of(AUTO, "percentile", "basic", "bca", help=KIND)]
-Unit = Annotated[str, one_of("record", "patient", help="Unit of the bootstrap.")]
 MinPositives = Annotated[
     int,
     typer.Option(
         min=0,
         help="Leave out labels with fewer positives, whose values a single record can change.",
-    ),
-]
-Task = Annotated[
-    str | None,
-    typer.Option(
-        help="Labels of a data set, or a task.toml. Default: those that the model was trained for.",
-        show_default=False,
-    ),
-]
-Target = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--target",
-        "--label",
-        help="Only this label or number of the model; the column of classes, if it has another "
-        "name than in training. Repeatable.",
     ),
 ]
 
@@ -89,8 +74,8 @@ def evaluate(
     cohort: Annotated[
         Path | None, typer.Option(help="Labelled cohort for --model; other codes are matched.")
     ] = None,
-    task: Task = None,
-    target: Target = None,
+    task: ModelTask = None,
+    target: ModelTarget = None,
     split: ScoredSplit = None,
     store: StorePath = None,
     sidecar: Sidecar = None,
@@ -102,7 +87,7 @@ def evaluate(
     seed: Seed = 0,
     undefined_labels: UndefinedLabels = AUTO,
     interval: Interval = AUTO,
-    by: Unit = "record",
+    by: ResamplingUnit = "record",
     min_positives: MinPositives = 0,
     auprc: Annotated[
         str,
@@ -184,7 +169,7 @@ def compare(
     seed: Seed = 0,
     undefined_labels: UndefinedLabels = AUTO,
     interval: Interval = AUTO,
-    by: Unit = "record",
+    by: ResamplingUnit = "record",
     min_positives: MinPositives = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -216,147 +201,6 @@ def compare(
         _print_comparison(comparison, str(a), str(b))
     for source, predictions in ((a, first), (b, second)):
         _note_unverified(source, predictions)
-
-
-def report(
-    runs: Annotated[list[Path], typer.Argument(help="Run folders, the main one first.")],
-    out: Annotated[Path, typer.Option(callback=output_file, help="The page to write.")] = Path(
-        "report.html"
-    ),
-    reference: Annotated[
-        Path | None, typer.Option(help="Run to compare the others with. Default: the last.")
-    ] = None,
-    cohort: Annotated[Path | None, typer.Option(help="Cohort, to draw example ECGs from.")] = None,
-    sidecar: Sidecar = None,
-    prevalence: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="LABEL=SHARE",
-            help="Also state predictive values at this prevalence, such as AFIB=0.02. Repeatable.",
-        ),
-    ] = None,
-    resamples: Resamples = 1000,
-) -> None:
-    """Write one self-contained HTML page: tables, differences, curves, examples and wrong calls.
-
-    Beside it, a .json file has its numbers, and a .errors.csv file all wrong calls of the main run.
-
-    With --cohort, example ECGs are drawn; with the extra `explain`, three have colours that show
-    what speaks for and against the label.
-    """
-    from einthoven.cli.paths import full_cohort
-    from einthoven.experiment.explanation import explainer
-    from einthoven.report.page import write_report
-
-    source = full_cohort(cohort, labels=()) if cohort else None  # only its paths are used
-    page = write_report(
-        runs,
-        out,
-        reference=reference,
-        cohort=source,
-        resamples=resamples,
-        prevalence=_shares(prevalence or []),
-        options=["--cohort", str(cohort)] if cohort else (),
-        explain=explainer(runs[0]) if cohort else None,
-    )
-    echo(f"Report: {page}")
-
-
-def _shares(texts: list[str]) -> dict[str, float]:
-    """Shares by label, of texts such as `AFIB=0.02`."""
-    shares = {}
-    for text in texts:
-        label, _, share = text.rpartition("=")
-        try:
-            shares[label] = float(share)
-        except ValueError:
-            raise EvaluationError(
-                f"--prevalence {text}: {share!r} is not a number",
-                remedy="write LABEL=SHARE, such as AFIB=0.02",
-            ) from None
-    return shares
-
-
-def card(
-    model: ModelPath,
-    cohort: Annotated[
-        Path | None,
-        typer.Option(help="Labelled cohort to evaluate it on. Default: only print the card."),
-    ] = None,
-    task: Task = None,
-    target: Target = None,
-    split: ScoredSplit = None,
-    store: StorePath = None,
-    sidecar: Sidecar = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            callback=output_folder,
-            help="Folder for README.md and evaluation.json. Default: the model folder, which must "
-            "not have an evaluation on other records.",
-        ),
-    ] = None,
-    robustness: Annotated[
-        bool, typer.Option(help="Also predict with fewer leads, noise and offsets: 27 times.")
-    ] = True,
-    resamples: Resamples = 1000,
-    seed: Seed = 0,
-    by: Unit = "record",
-    device: Device = "auto",
-) -> None:
-    """Print a model's card, or evaluate it: scores, calibration, subgroups, leads, noise.
-
-    Without --cohort, prints the card of a model, a run, an ensemble, a pretrained encoder or
-    converted weights: what it is, what it has been trained on, its results and its licence.
-
-    With --cohort, writes README.md and evaluation.json, with all numbers, to the model folder, or
-    to --out, so that results on another cohort do not replace those of the model's own run; its
-    probabilities do not change. The accuracy with fewer leads, measured on the validation split, is
-    stored in config.json: `einthoven predict` answers only the labels that keep theirs. `einthoven
-    report` of the model's run shows the same numbers.
-    """
-    from einthoven.cli.paths import model_folder
-    from einthoven.experiment.evaluation import evaluate_model
-    from einthoven.inference import device_of
-    from einthoven.models import load_model
-
-    if cohort is None:
-        echo(_stored_card(model))
-        return
-    if out is None and model.is_dir():
-        check_output(model, folder=True)
-    loaded = load_model(model_folder(model))
-    labelled, packed = cohort_of(loaded, cohort, task, store, target=target, some=True)
-    labelled = _with_labels_of(loaded, labelled)
-    with progress_bars() as progress:
-        page = evaluate_model(
-            model,
-            labelled,
-            packed,
-            split or _scored_split(model, labelled, packed),
-            out=out,
-            robustness=robustness,
-            resamples=resamples,
-            seed=seed,
-            by=by,
-            device=device_of(device),
-            progress=progress,
-        )
-    echo(f"Card: {page}")
-
-
-def _stored_card(folder: Path) -> str:
-    """The card in a model folder or run; a run without a model has one written from its run.json.
-
-    Raises ModelError if the folder holds neither.
-    """
-    from einthoven.cli.paths import model_folder
-    from einthoven.report.card import model_card
-
-    inner = folder / "model" if is_model(folder / "model") else folder
-    if not is_model(inner) and (folder / RUN_FILE).is_file():
-        return model_card(read_json(folder / RUN_FILE))
-    return (model_path(model_folder(inner)) / CARD).read_text(encoding="utf-8")
 
 
 def load_predictions(source: Path, split: str) -> Predictions:
@@ -402,153 +246,16 @@ def _predict(
     labelled, packed = cohort_of(model, cohort, task, store, target=target, some=True)
     shared = None
     if model.task.kind == Task.kind and not set(labelled.labels) <= set(model.labels):
-        shared = _shared_statements(model, labelled)
+        shared = shared_statements(model, labelled)
     elif len(labelled.labels) < len(model.labels):
-        _note_labels(model, labelled)
-    split = split or _scored_split(folder, labelled, packed)
+        note_labels(model, labelled)
+    split = split or scored_split(folder, labelled, packed)
     check_evaluation_records(folder, (labelled, packed), split)
     with progress_bars() as progress:
         options: dict[str, Any] = {"device": device_of(device), "progress": progress}
         if shared is not None:
             return predict_statements(model, labelled, packed, split, shared, **options)
         return predict_cohort(model, labelled, packed, split, some_labels=True, **options)
-
-
-def _note_labels(model: Model, cohort: Cohort) -> None:
-    note(
-        f"Only {len(cohort.labels)} of the model's {counted(len(model.labels), 'label')} are "
-        f"scored: those of {cohort.name}"
-    )
-
-
-def _with_labels_of(model: Model, cohort: Cohort) -> Cohort:
-    """The cohort with labels of a model, by the statement map if they have other names.
-
-    Raises EvaluationError if there is none.
-    """
-    from einthoven.cohorts.statements import with_labels_of
-    from einthoven.tasks import Task
-
-    if model.task.kind != Task.kind or set(cohort.labels) == set(model.labels):
-        return cohort
-    if set(cohort.labels) < set(model.labels):
-        _note_labels(model, cohort)
-        return cohort
-    shared = _shared_statements(model, cohort)
-    several = [name for name, (of_model, _) in shared.items() if len(of_model) > 1]
-    if len(several) == len(shared):
-        raise EvaluationError(
-            f"each statement of {cohort.name} is several labels of the model: {', '.join(several)}",
-            remedy="score them with einthoven evaluate",
-        )
-    if several:
-        note(
-            f"Not on the card, as several labels of the model: {', '.join(several)} (einthoven "
-            "evaluate scores them)"
-        )
-    return with_labels_of(cohort, model.labels, shared)
-
-
-def _shared_statements(model: Model, cohort: Cohort) -> dict[str, list[tuple[int, ...]]]:
-    """Statements that model and cohort share, printed with the labels that have no counterpart.
-
-    Raises EvaluationError if there is none.
-    """
-    from einthoven.cohorts.statements import shared_statements, statements
-    from einthoven.errors import listed
-
-    sides = {"the model": model.labels, cohort.name: cohort.labels}
-    shared = shared_statements(*sides.values())
-    if not shared:
-        raise EvaluationError(
-            f"no statement is shared by the model ({listed(model.labels)}) and {cohort.name} "
-            f"({listed(cohort.labels)})",
-            remedy="name a cohort that has the model's labels, or statements of the map "
-            "(docs/cohorts.md)",
-        )
-    texts = {statement.name: f" ({statement.description})" for statement in statements()}
-    note(f"Scored by the statement map: {counted(len(shared), 'statement')} of {cohort.name}")
-    for name, places in shared.items():
-        of_model, of_cohort = (
-            " or ".join(labels[place] for place in of)
-            for labels, of in zip(sides.values(), places, strict=True)
-        )
-        note(f"  {name}{texts.get(name, '')}: model {of_model}; cohort {of_cohort}")
-    for index, (side, labels) in enumerate(sides.items()):
-        used = {place for places in shared.values() for place in places[index]}
-        rest = [label for place, label in enumerate(labels) if place not in used]
-        if rest:
-            note(f"Labels of {side} without counterpart: {', '.join(rest)}")
-    return shared
-
-
-def _scored_split(model: Path, cohort: Cohort, store: Store) -> str:
-    """The split to score by default; says so if it is all records."""
-    from einthoven.stages.leakage import evaluation_split
-
-    split = evaluation_split(model, (cohort, store))
-    if split != "test":
-        records = counted(len(cohort), "record")
-        note(f"{cohort.name} states no splits, and the model has not seen it: {records} scored")
-    return split
-
-
-def cohort_of(
-    model: Model,
-    path: Path,
-    task: str | None,
-    store: Path | None,
-    *,
-    target: list[str] | None = None,
-    some: bool = False,
-) -> tuple[Cohort, Store]:
-    """Open a cohort with the model's labels, and its store.
-
-    With `some`, it may have only some of them (a table), or codes of another vocabulary.
-    """
-    from einthoven.cli.paths import labelled_cohort, stated_task, store_of
-    from einthoven.cohorts import layout_of, ptbxl, table
-    from einthoven.cohorts.cohort import WITHOUT_LABEL
-    from einthoven.cohorts.statements import codes_in
-    from einthoven.tasks import Task
-    from einthoven.tasks.task import is_read_from
-
-    layout = layout_of(path)
-    goal: Task | str | None = stated_task(task, target=target)
-    if target:
-        goal = _task_of_targets(model, target)
-    trained = ((model.config.get("provenance") or {}).get("cohort") or {}).get("task")
-    if goal is None and trained in layout.tasks:
-        goal = str(trained)
-    elif goal is None and model.task.kind != Task.kind:
-        goal = model.task.stated()
-    elif goal is None and layout is table.TABLE:
-        columns = table.columns_of(path) if some else model.labels
-        labels = [x for x in model.labels if is_read_from(x, columns)] or codes_in(columns)
-        goal = Task(target=tuple(labels or model.labels))
-    elif goal is None:
-        goal = layout.codes or None
-    cohort = labelled_cohort(path, goal)
-    if set(model.labels) < set(cohort.labels):
-        cohort = cohort.with_labels(model.labels)
-        if layout is ptbxl.LAYOUT:  # as for its tasks: a record without any label is left out
-            cohort = cohort.select((cohort.matrix == 1).any(axis=1), reason=WITHOUT_LABEL)
-    return cohort, store_of(path, store, labels=(), leads=model.preparation.sources)
-
-
-def _task_of_targets(model: Model, target: list[str]) -> Goal:
-    """The model's task about these columns."""
-    task = model.task.stated()
-    if task.behaviour.form == "classes":
-        return replace(task, target=tuple(target))
-    known = [name for name in target if name in model.labels]
-    if task.behaviour.form == "values" and len(known) < len(target):
-        raise EvaluationError(
-            f"--target {' '.join(target)}: the model predicts {', '.join(model.labels)}",
-            remedy="name a number that it predicts",
-        )
-    selected = task.select([model.labels.index(name) for name in known], model.labels)
-    return replace(selected, target=tuple(target))
 
 
 def _print_measures(score: Any, predictions: Predictions) -> None:

@@ -194,7 +194,7 @@ Options = Annotated[
 ModelArgument = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Model folder, or einthoven-small.")
 ]
-"""Of commands about a model; those about ECGs have `ModelPath`."""
+"""Model of a command about models; commands about ECGs have `ModelPath`."""
 ModelPath = Annotated[
     Path,
     typer.Option(
@@ -224,6 +224,7 @@ def _check_resamples(resamples: int) -> int:
     return resamples
 
 
+ResamplingUnit = Annotated[str, one_of("record", "patient", help="Unit of the bootstrap.")]
 Resamples = Annotated[
     int,
     typer.Option(

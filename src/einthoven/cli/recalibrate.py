@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
-from einthoven.cli.evaluate import Target, Task
+from einthoven.cli.model_cohorts import ModelTarget, ModelTask
 from einthoven.cli.options import (
     Device,
     ModelArgument,
@@ -42,8 +42,8 @@ def recalibrate(
         int | None,
         typer.Option(min=1, help="Fit to this many records. Default: all of them."),
     ] = None,
-    task: Task = None,
-    target: Target = None,
+    task: ModelTask = None,
+    target: ModelTarget = None,
     store: StorePath = None,
     sidecar: Sidecar = None,
     resamples: Resamples = 1000,
@@ -66,7 +66,7 @@ def recalibrate(
     have keep theirs. The accuracy with fewer leads has to be measured again (einthoven card): until
     then, the new model makes no calls where leads are missing.
     """
-    from einthoven.cli.evaluate import cohort_of
+    from einthoven.cli.model_cohorts import cohort_of
     from einthoven.cli.paths import model_folder
     from einthoven.experiment.recalibration import recalibrate_model
     from einthoven.inference import device_of

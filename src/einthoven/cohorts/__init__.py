@@ -5,10 +5,10 @@ Each layout of files is one file here and one line in `registry.py`.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from einthoven.cohorts.layout import TABLE_SUFFIXES, Layout, is_cohort
+from einthoven.lazy import lazy_names
 
 if TYPE_CHECKING:
     from einthoven.cohorts.cohort import SPLITS, Cohort
@@ -32,20 +32,17 @@ __all__ = [
 ]
 
 # Imported when they are first used, because they import pandas.
-_HOMES = {
-    "Cohort": "cohort",
-    "SPLITS": "cohort",
-    "layout_of": "registry",
-    "open_cohort": "registry",
-    "register_layout": "registry",
-    "without_labels": "registry",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Cohort": "cohorts.cohort",
+        "SPLITS": "cohorts.cohort",
+        "layout_of": "cohorts.registry",
+        "open_cohort": "cohorts.registry",
+        "register_layout": "cohorts.registry",
+        "without_labels": "cohorts.registry",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -30,7 +30,7 @@ from einthoven.files import files_below
 from einthoven.licences import Licence
 from einthoven.records.formats import suffixes
 from einthoven.records.record import canonical_patient
-from einthoven.records.wfdb_header import PATIENT
+from einthoven.records.wfdb_header import patient_of
 
 ALL_CODES = "all"
 TASKS = ("cinc-2021", "cinc-2020", ALL_CODES)
@@ -50,7 +50,6 @@ _SEXES = {"f": "female", "female": "female", "m": "male", "male": "male"}
 _UNKNOWN = {"", "nan", "unknown"}
 _FIRST, _SAMPLE = 10_000, 20  # files, and ECGs among them, by which a folder is recognised
 _OF_WFDB = {".hea", ".dat", ".mat", ".csv", ".tsv"}  # and tables
-_PATIENT = re.compile(rf"^#{PATIENT}[ \t]*(.*?)[ \t\r]*$", re.MULTILINE)
 _SHOWN = 3  # names in a message
 
 
@@ -199,8 +198,8 @@ def _read(header: Path) -> _Head:
     if "dx" in lines:
         cells = {cell.strip() for cell in lines["dx"].split(",")}
         codes = frozenset(cell for cell in cells if cell.lower() not in _UNKNOWN)
-    named = set(_PATIENT.findall(text))
-    patient = canonical_patient(named.pop()) if len(named) == 1 else ""
+    notes = [line.strip()[1:] for line in text.splitlines() if line.startswith("#")]
+    patient = canonical_patient(patient_of(notes))
     return _Head("" if age.lower() in _UNKNOWN else age, _SEXES.get(sex, ""), codes, patient)
 
 

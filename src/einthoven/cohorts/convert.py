@@ -66,7 +66,7 @@ class Conversion(NamedTuple):
         Largest step of these, in microvolts; samples differ by at most half of it.
     dropped : tuple of str
         Columns of the table that anonymisation left out.
-    kept : tuple of str
+    binary_columns : tuple of str
         Columns of 0 and 1 that it kept. Their names may still be those of patients.
     unknown_codes : int
         Codes of diagnoses that it left out, because no vocabulary of the package has them.
@@ -79,7 +79,7 @@ class Conversion(NamedTuple):
     rounded: int = 0
     step: float = 0.0
     dropped: tuple[str, ...] = ()
-    kept: tuple[str, ...] = ()
+    binary_columns: tuple[str, ...] = ()
     unknown_codes: int = 0
 
 
@@ -116,7 +116,7 @@ def convert(
     devices, institutions and the text of statements, which may contain names; unique identifiers
     are new. Records and patients get running numbers in random order: the same patient has the same
     number. Columns of a table are kept if they hold only 0 and 1 (their names, which may identify
-    somebody, are in `kept`), or are `split`, `fold` (whole numbers), `age` or `sex`.
+    somebody, are in `binary_columns`), or are `split`, `fold` (whole numbers), `age` or `sex`.
 
     Parameters
     ----------
@@ -187,7 +187,7 @@ def _convert(
     finally:
         shutil.rmtree(staging, ignore_errors=True)
     targets = [str(name) for name in table if name not in ("path", "patient", *_COLUMNS)]
-    return result._replace(dropped=dropped, kept=tuple(targets) if anonymise else ())
+    return result._replace(dropped=dropped, binary_columns=tuple(targets) if anonymise else ())
 
 
 # ---------------------------------------------------------------------- sources

@@ -119,8 +119,8 @@ def open_ptbxl(
     else:
         columns = _target_columns(database, table, positives)
         labels, matrix = goal.behaviour.read(goal, columns, root / DATABASE)
-        found = goal.behaviour.numbers(goal, columns, root / DATABASE)
-        warn_of_far_values(found, table.index.tolist(), root / DATABASE)
+        numbers = goal.behaviour.numbers(goal, columns, root / DATABASE)
+        warn_of_far_values(numbers, table.index.tolist(), root / DATABASE)
     version = _version(database)
     published = bool(version)
     cohort = Cohort(

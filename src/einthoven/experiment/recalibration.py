@@ -148,20 +148,10 @@ def recalibrate_model(
     metadata = {key: value for key, value in table.metadata.items() if key != POS_WEIGHT}
     table = replace(table, metadata=metadata)
     rows = _drawn(table, records, seed)
-    if rows.sum() < FEWEST:
-        raise EvaluationError(
-            f"{int(rows.sum())} labelled records of {cohort.name} to recalibrate on, fewer than "
-            f"{FEWEST}",
-            remedy="name a cohort with more labelled records",
-        )
+    _check_number(int(rows.sum()), cohort)
     fit = _Fit.of(table.select(rows), present)
     is_cross_fitted = bool(rows.all())
-    if is_cross_fitted:
-        strata = kind_of(table.kind).strata(table.require_targets())
-        places = stratified_places(table.patients, strata, count=FOLDS, seed=seed)
-        parts = [(places == k, _Fit.of(table.select(places != k), present)) for k in range(FOLDS)]
-    else:
-        parts = [(~rows, fit)]
+    parts = _cross_fits(table, present, seed) if is_cross_fitted else [(~rows, fit)]
     order = np.argsort(np.concatenate([np.flatnonzero(part) for part, _ in parts]))
     before = table if is_cross_fitted else table.select(~rows)
     values = [table.select(part).calibrated(own.calibration) for part, own in parts]
@@ -191,6 +181,14 @@ def _check_unseen(folder: str | Path, cohort: Cohort, store: Store) -> None:
         )
 
 
+def _check_number(records: int, cohort: Cohort) -> None:
+    if records < FEWEST:
+        raise EvaluationError(
+            f"{records} labelled records of {cohort.name} to recalibrate on, fewer than {FEWEST}",
+            remedy="name a cohort with more labelled records",
+        )
+
+
 def _present(model: Model, labels: tuple[str, ...]) -> _Fit:
     """Calibration and sets of some labels of a model."""
     calibration, sets = calibration_of(model, labels), sets_of(model, labels)
@@ -211,6 +209,15 @@ def _drawn(table: Predictions, records: int | None, seed: int) -> NDArray[np.boo
     order = np.random.default_rng(np.random.SeedSequence([seed, 0x0DE8])).permutation(len(names))
     count = int(np.searchsorted(np.cumsum(sizes[order]), records)) + 1
     return np.isin(table.patients, names[order[:count]])
+
+
+def _cross_fits(
+    table: Predictions, present: _Fit, seed: int
+) -> list[tuple[NDArray[np.bool_], _Fit]]:
+    """Records of each fold of patients, and the fit to the other folds."""
+    strata = kind_of(table.kind).strata(table.require_targets())
+    places = stratified_places(table.patients, strata, count=FOLDS, seed=seed)
+    return [(places == k, _Fit.of(table.select(places != k), present)) for k in range(FOLDS)]
 
 
 def _filled(new: LabelSets, present: LabelSets, calibration: Calibration) -> LabelSets:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from einthoven.lazy import lazy_names
 
 if TYPE_CHECKING:
     from einthoven.backbones.inference import device_of
@@ -46,33 +47,30 @@ __all__ = [
 ]
 
 # Imported when they are first used, because many import torch.
-_HOMES = {
-    "CALIBRATED": "inference.cohorts",
-    "Embedder": "inference.embeddings",
-    "EmbeddingFile": "inference.embedding_files",
-    "Embeddings": "inference.embedding_files",
-    "PredictionFile": "inference.tables",
-    "Predictor": "inference.records",
-    "RecordPrediction": "inference.records",
-    "calibrate_table": "inference.cohorts",
-    "check_uncalibrated": "inference.cohorts",
-    "device_of": "backbones.inference",
-    "embed_cohort": "inference.embeddings",
-    "embed_files": "inference.embeddings",
-    "on_device": "inference.torch_runtime",
-    "predict": "inference.tables",
-    "predict_cohort": "inference.cohorts",
-    "predict_record": "inference.records",
-    "read_embeddings": "inference.embedding_files",
-    "with_leads": "inference.torch_runtime",
-    "write_predictions": "inference.tables",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"einthoven.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "CALIBRATED": "inference.cohorts",
+        "Embedder": "inference.embeddings",
+        "EmbeddingFile": "inference.embedding_files",
+        "Embeddings": "inference.embedding_files",
+        "PredictionFile": "inference.tables",
+        "Predictor": "inference.records",
+        "RecordPrediction": "inference.records",
+        "calibrate_table": "inference.cohorts",
+        "check_uncalibrated": "inference.cohorts",
+        "device_of": "backbones.inference",
+        "embed_cohort": "inference.embeddings",
+        "embed_files": "inference.embeddings",
+        "on_device": "inference.torch_runtime",
+        "predict": "inference.tables",
+        "predict_cohort": "inference.cohorts",
+        "predict_record": "inference.records",
+        "read_embeddings": "inference.embedding_files",
+        "with_leads": "inference.torch_runtime",
+        "write_predictions": "inference.tables",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -15,9 +15,9 @@ checkpoint. Nothing in it is executed: the network is built from its registered 
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from einthoven.lazy import lazy_names
 from einthoven.models.config import (
     CARD,
     RELIABILITY,
@@ -69,23 +69,20 @@ __all__ = [
 ]
 
 # Imported when they are first used, because they import torch.
-_HOMES = {
-    "Model": "model",
-    "load_model": "folder",
-    "export_onnx": "onnx_export",
-    "load_network": "folder",
-    "load_onnx": "onnx_model",
-    "OnnxModel": "onnx_model",
-    "open_model": "onnx_model",
-    "save_model": "folder",
-    "write_evaluation": "folder",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Model": "models.model",
+        "load_model": "models.folder",
+        "export_onnx": "models.onnx_export",
+        "load_network": "models.folder",
+        "load_onnx": "models.onnx_model",
+        "OnnxModel": "models.onnx_model",
+        "open_model": "models.onnx_model",
+        "save_model": "models.folder",
+        "write_evaluation": "models.folder",
+    },
+)
 
 
 def __dir__() -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from einthoven.lazy import lazy_names
 from einthoven.predictions.calibration import Calibration, ClassCalibration
 from einthoven.predictions.sets import ClassSets, LabelSets, ValueIntervals
 
@@ -21,11 +21,8 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name != "Predictions":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    # Imported when it is first used, because it imports pandas.
-    return import_module("einthoven.predictions.table").Predictions
+# Imported when it is first used, because it imports pandas.
+__getattr__ = lazy_names(__name__, {"Predictions": "predictions.table"})
 
 
 def __dir__() -> list[str]:

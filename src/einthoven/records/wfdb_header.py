@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import takewhile
@@ -141,11 +141,16 @@ def _text(data: bytes) -> str:
     return text.replace("\r", "\n")
 
 
+def patient_of(notes: Sequence[str]) -> str:
+    """Patient of the only comment, without its `#`, that names one; else empty."""
+    patients = [note.removeprefix(PATIENT) for note in notes if note.startswith(PATIENT)]
+    return patients[0] if len(patients) == 1 else ""  # several contradict each other
+
+
 def _header(text: str) -> Header:
     lines = [line for line in map(str.strip, text.split("\n")) if line]
     notes = [line[1:] for line in lines if line[0] == "#"]
-    patients = [note.removeprefix(PATIENT) for note in notes if note.startswith(PATIENT)]
-    patient = patients[0] if len(patients) == 1 else ""  # several contradict each other
+    patient = patient_of(notes)
     comments = _comments(note for note in notes if not (patient and note.startswith(PATIENT)))
     lines = [line for line in lines if line[0] != "#"]
     if not lines:

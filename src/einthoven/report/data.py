@@ -300,8 +300,8 @@ def stage_history(folder: Path) -> list[Json]:
     last = flat(read_json(folder / RUN_FILE))["recipe"]["stage1"]["select"] == "last"
 
     def value(lines: list[Json]) -> float:
-        kept = lines[-1 if last else 0 :]
-        return float(max(line.get("macro_auroc", -line["validation_loss"]) for line in kept))
+        epochs = lines[-1 if last else 0 :]
+        return float(max(line.get("macro_auroc", -line["validation_loss"]) for line in epochs))
 
     return max(probes, key=value, default=[])
 

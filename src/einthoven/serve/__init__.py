@@ -6,8 +6,9 @@ neither the server nor its packages.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from einthoven.lazy import lazy_names
 
 if TYPE_CHECKING:
     from einthoven.serve.app import create_app
@@ -19,19 +20,16 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "Similar", "create_app", "serve", "write_site"]
 
 # Imported when they are first used: the server and the static page need different extras.
-_HOMES = {
-    "Limits": "limits",
-    "Similar": "models",
-    "create_app": "app",
-    "serve": "run",
-    "write_site": "site",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+__getattr__ = lazy_names(
+    __name__,
+    {
+        "Limits": "serve.limits",
+        "Similar": "serve.models",
+        "create_app": "serve.app",
+        "serve": "serve.run",
+        "write_site": "serve.site",
+    },
+)
 
 
 def __dir__() -> list[str]:

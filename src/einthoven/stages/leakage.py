@@ -434,9 +434,9 @@ def _joint_patients(table: pd.DataFrame) -> NDArray[np.str_]:
     records = np.arange(len(table))
     patients, names = pd.factorize(table["patient"])
     signals, _ = pd.factorize(table["signal"])
-    known = table["signal"].to_numpy() != 0
-    ends = np.concatenate([patients, signals[known] + len(names)]) + len(table)
-    starts = np.concatenate([records, records[known]])
+    has_signal = table["signal"].to_numpy() != 0
+    ends = np.concatenate([patients, signals[has_signal] + len(names)]) + len(table)
+    starts = np.concatenate([records, records[has_signal]])
     size = ends.max() + 1
     links = coo_array((np.ones(len(ends)), (starts, ends)), shape=(size, size))
     _, groups = connected_components(links, directed=False)

@@ -82,8 +82,8 @@ class Multiclass(Kind):
 
     def unscorable(self, targets: Matrix) -> str:
         """Fewer than two classes."""
-        found = int((positives(targets) > 0).sum())
-        return "" if found > 1 else "fewer than two classes"
+        count = int((positives(targets) > 0).sum())
+        return "" if count > 1 else "fewer than two classes"
 
     def balance(self, targets: Matrix) -> tuple[float, ...]:
         """Weights with the mean 1 over the records, so that every class has the same sum."""

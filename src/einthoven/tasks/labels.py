@@ -175,9 +175,9 @@ class Binary(Multilabel):
     def _labels(self, column: pd.Series[Any], file: Path) -> Floats:
         texts = names_of(column)
         cells = texts.str.casefold()
-        found = set(cells[cells != ""])
+        values = set(cells[cells != ""])
         for positive, negative in _PAIRS.items():
-            if found <= {positive, negative}:
+            if values <= {positive, negative}:
                 return np.where(cells == "", np.nan, cells == positive)
         _refuse_odd(column, texts, file)
         raise CohortError(
@@ -285,9 +285,9 @@ def refuse_spellings(
     `names` are the classes or values that were named, two of which may differ in this way; default:
     the most frequent spelling of each value.
     """
-    found = texts[texts != ""].value_counts()
-    spellings = {_letters(name): name for name in names or reversed(found.index)}
-    for other, count in found.items():
+    counts = texts[texts != ""].value_counts()
+    spellings = {_letters(name): name for name in names or reversed(counts.index)}
+    for other, count in counts.items():
         name = spellings.get(_letters(str(other)), other)
         if other != name and other not in names:
             raise CohortError(
