@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ from numpy.typing import NDArray
 from einthoven.errors import CalibrationError, EvaluationError
 from einthoven.evaluate.calibrate import fit_calibration
 from einthoven.evaluate.conformal import fit_sets, measure_coverage
+from einthoven.evaluate.estimate import CONSTANT
 from einthoven.predictions import Calibration, ClassSets, LabelSets, Predictions, ValueIntervals
 from einthoven.predictions.sets import read_sets
+from einthoven.report.coverage import coverage_tables
 
 
 def scored(
@@ -169,6 +172,24 @@ def test_measured_coverage_counts_records_groups_and_answers() -> None:
     assert (female["present"]["covered"], female["absent"]["covered"]) == (0.8, None)
     assert (male["records"], male["undecided"]) == (5, 0.2)
     assert report["per_label"]["0"]["present"]["records"] == 5
+    assert overall["present"]["interval"] is not None
+
+
+def test_a_coverage_that_does_not_vary_has_no_interval() -> None:
+    targets = np.repeat([1, 0], 6).astype(np.uint8)[:, None]
+    sets = LabelSets(0.9, (0.5,), (0.5,))
+    calibration = Calibration((1.0,), (0.0,), (0.5,))
+    options: Any = {"calibration": calibration, "sets": sets, "resamples": 100}
+    report = measure_coverage(table(targets, 0.8 * targets + 0.1), attributes={}, **options)
+    assert report["overall"]["present"] == {"covered": 1.0, "interval": None, "labels": 1}
+    shown = coverage_tables(report)[0].cells[0]
+    assert CONSTANT in str(shown[2])
+    none = measure_coverage(
+        table(targets, targets),
+        attributes={},
+        **options | {"sets": LabelSets(0.9, (None,), (None,))},
+    )
+    assert coverage_tables(none) == []
 
 
 def test_folds_are_answered_by_bounds_of_the_other_folds() -> None:

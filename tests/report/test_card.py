@@ -94,6 +94,13 @@ def test_numbers_of_the_evaluation_are_on_the_card(card: str, evaluation: Json) 
     assert card.index("](r.svg)") > card.index("## Calibration")
 
 
+def test_words_beside_a_value_stay_apart(config: Json, evaluation: Json) -> None:
+    average = {"mean": 0.9, "sd": 0.1}
+    folds = {"scores": [{}] * 5, "macro_auroc": average, "macro_auprc": average}
+    card = model_card(config, evaluation | {"folds": folds})
+    assert not re.search(r"macroA|calibratedp|[a-z)]\.[A-Z]", card)
+
+
 def test_names_do_not_break_the_markdown(card: str) -> None:
     assert "<script" not in card
     assert "<b>" not in card

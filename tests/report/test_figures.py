@@ -15,6 +15,7 @@ from einthoven.report.figures import (
     OPEN,
     WORSE,
     curves,
+    has_logarithmic_panel,
     label_differences,
     reliability_diagram,
     reliability_picture,
@@ -111,3 +112,5 @@ def test_a_panel_of_a_single_point_is_left_out(evaluation: Json) -> None:
         entry["observed"] = 0.5 * (place == 0)
     one = reliability_diagram(calibration)
     assert [figure.count("mean probability") for figure in (both, one)] == [2, 1]
+    assert has_logarithmic_panel(evaluation["calibration"])
+    assert not has_logarithmic_panel(calibration)

@@ -277,4 +277,6 @@ def _macro(
         resampled = (weights @ hits.astype(np.float32)) / (weights @ inside.astype(np.float32))
     means = known_mean(resampled.astype(np.float64), 1)
     estimate = Estimate(np.array([point]), means[:, None], None, settings)
-    return {"covered": point, "interval": estimate.interval(), "labels": int(counted.sum())}
+    # All or none are covered, in every resample: an interval without width would say too much.
+    interval = None if point in (0, 1) else estimate.interval()
+    return {"covered": point, "interval": interval, "labels": int(counted.sum())}

@@ -128,10 +128,14 @@ def _use_of_simulated_ecgs(values: Json, evaluation: Json) -> str:
 
 
 def _finalize(value: Any) -> Any:
-    """Escape whatever is not Markdown already."""
+    """Escape whatever is not Markdown already; blanks at its ends are kept."""
     if value is None:
         return UNKNOWN
-    return value if isinstance(value, Markup) else tables.escaped(str(value))
+    if isinstance(value, Markup):
+        return value
+    line = str(value)
+    before, after = line[: -len(line.lstrip())], line[len(line.rstrip()) :]
+    return before + tables.escaped(line) + after
 
 
 def _code(value: object) -> Markup:

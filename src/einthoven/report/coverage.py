@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from einthoven.evaluate.estimate import MIN_PER_CLASS, TOO_FEW
+from einthoven.evaluate.estimate import CONSTANT, MIN_PER_CLASS, TOO_FEW
 from einthoven.files import Json
 from einthoven.report import format as form
 from einthoven.report.tables import ATTRIBUTES, Cell, Table, Value, metric, resamples_of
@@ -17,7 +17,7 @@ _SIDES = {
 
 
 def coverage_tables(coverage: Json) -> list[Table]:
-    """Coverage overall and by group, and of every label, class or number.
+    """Coverage overall and by group, and of every label, class or number; empty if unknown for all.
 
     Parameters
     ----------
@@ -26,6 +26,9 @@ def coverage_tables(coverage: Json) -> list[Table]:
     """
     overall = coverage["overall"]
     sides = [side for side in _SIDES if side in overall]
+    outputs = coverage["per_label"].values()
+    if not any(entry[side]["records"] for entry in outputs for side in sides):
+        return []
     answered = "absent" in sides or overall["undecided"] > 0
     head = [*(_SIDES[side] for side in sides), *["No single answer"] * answered]
 
@@ -62,5 +65,5 @@ def coverage_tables(coverage: Json) -> list[Table]:
 
 
 def _share(entry: Json) -> Value:
-    reason = TOO_FEW if entry["covered"] is not None and entry["interval"] is None else None
+    reason = CONSTANT if entry["covered"] in (0, 1) else TOO_FEW
     return replace(metric(entry["covered"], entry["interval"]), reason=reason)

@@ -273,15 +273,11 @@ def reliability_diagram(calibration: Json) -> Markup:
     mass on logarithmic axes, which show the small probabilities of rare labels; it is left out
     where it would have a single point. Points below the diagonal are over-confident.
     """
-    series = {when: calibration[when] for when in _RELIABILITY if calibration.get(when)}
+    series = _reliability_series(calibration)
     names = {when: f"{when} calibration" for when in series} if len(series) > 1 else {}
     alt = f"Observed share of positives against probability, {' and '.join(names.values())}"
-    # A logarithmic axis has no zero.
-    positive = {
-        when: [b for b in quality["bins_mass"] if min(b["probability"], b["observed"]) > 0]
-        for when, quality in series.items()
-    }
-    is_drawn = max(map(len, positive.values())) > 1
+    positive = {when: _logarithmic_bins(quality) for when, quality in series.items()}
+    is_drawn = has_logarithmic_panel(calibration)
     with drawing():
         figure = Figure(figsize=(8.6 if is_drawn else 4.3, 4.1))
         places = figure.subplots(1, 2 if is_drawn else 1, squeeze=False)[0]
@@ -309,6 +305,21 @@ def reliability_diagram(calibration: Json) -> Markup:
         if names:
             legend(figure, *width.get_legend_handles_labels())
         return to_svg(figure, name="reliability", alt=alt.removesuffix(", "))
+
+
+def has_logarithmic_panel(calibration: Json) -> bool:
+    """Whether the reliability diagram has its second panel."""
+    series = _reliability_series(calibration).values()
+    return max(len(_logarithmic_bins(quality)) for quality in series) > 1
+
+
+def _reliability_series(calibration: Json) -> dict[str, Json]:
+    return {when: calibration[when] for when in _RELIABILITY if calibration.get(when)}
+
+
+def _logarithmic_bins(quality: Json) -> list[Json]:
+    """Bins of equal mass that a logarithmic axis, which has no zero, can show."""
+    return [b for b in quality["bins_mass"] if min(b["probability"], b["observed"]) > 0]
 
 
 def _draw_bins(axes: Axes, bins: Sequence[Json], when: str, name: str | None) -> None:

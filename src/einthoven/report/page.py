@@ -30,6 +30,7 @@ from einthoven.report.figures import (
     PANELS,
     curves,
     drawing,
+    has_logarithmic_panel,
     label_differences,
     reliability_diagram,
     to_svg,
@@ -182,6 +183,7 @@ def build_page(
     labels = len(first["score"]["per_label"])
     parts = tables.results_tables(data) | clinical_tables(evaluation, data["prevalence"])
     policy = first["model"]["policy"]
+    covered = coverage_tables(evaluation["coverage"]) if evaluation.get("coverage") else []
     sections = {
         "summary": "Summary",
         "population": "population" in evaluation and "Records and patients",
@@ -195,7 +197,7 @@ def build_page(
         "decisions": parts["decision_tables"] and "Decisions at the thresholds",
         "curves": "curves" in evaluation and "Curves of every label",
         "calibration": "calibration" in evaluation and "Calibration",
-        "coverage": "coverage" in evaluation and "Prediction sets",
+        "coverage": covered and "Prediction sets",
         "subgroups": "subgroups" in evaluation and "Subgroup analysis",
         "robustness": "robustness" in evaluation and "Fewer leads and noise",
         "examples": data["examples"] and "Examples",
@@ -223,7 +225,7 @@ def build_page(
             for key, title in (_CLASS_PANELS if "measures" in first["score"] else PANELS).items()
         },
         labels=labels,
-        coverage_tables=coverage_tables(evaluation["coverage"]) if "coverage" in evaluation else [],
+        coverage_tables=covered,
         **_class_parts(data),
         policy_table=tables.policy_table(policy) if policy else None,
         gallery=gallery,
@@ -298,14 +300,15 @@ def _value_page(
             label: measures.agreement_figures(score, label, place)
             for place, label in enumerate(score["per_label"], 1)
         }
-    subgroups, coverage = evaluation.get("subgroups"), evaluation.get("coverage")
+    subgroups = evaluation.get("subgroups")
+    covered = coverage_tables(evaluation["coverage"]) if evaluation.get("coverage") else []
     level = form.confidence(score["level"])
     sections = {
         "summary": "Summary",
         "population": "population" in evaluation and "Records and patients",
         "results": "Results",
         "agreement": agreement and "Agreement",
-        "coverage": coverage and "Prediction intervals",
+        "coverage": covered and "Prediction intervals",
         "subgroups": subgroups and "Subgroup analysis",
         "training": histories and "Training",
         "examples": data["examples"] and "Examples",
@@ -326,7 +329,7 @@ def _value_page(
         measures=measures.measures_table(scores, f"Metrics, with {level} intervals."),
         differences_tables=[measures.differences_table(pair) for pair in data["comparisons"]],
         agreement=agreement,
-        coverage_tables=coverage_tables(coverage) if coverage else [],
+        coverage_tables=covered,
         subgroup_tables=measures.value_subgroup_tables(subgroups) if subgroups else [],
         histories=histories,
         panels=_VALUE_PANELS,
@@ -466,5 +469,6 @@ _PAGES.globals |= {
     "label_panels": label_panels,
     "macro_panels": macro_panels,
     "measured": measures.measured,
+    "has_logarithmic_panel": has_logarithmic_panel,
     "reliability_diagram": reliability_diagram,
 }
