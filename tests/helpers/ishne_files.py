@@ -15,6 +15,7 @@ def ishne_bytes(
     *,
     rate: int = 200,
     codes: Sequence[int] = (5, 6, 11),
+    qualities: Sequence[int] = (1, 1, 1),
     nanovolts: int = 2500,
     samples: int | None = None,
     block: bytes = b"",
@@ -26,7 +27,8 @@ def ishne_bytes(
     header += struct.pack("<2h", 2, 0)
     header += struct.pack("<12h", 10, 12, 1950, 9, 12, 2020, 10, 12, 2020, 8, 30, 15)
     header += struct.pack("<h12h", leads, *codes, *[0] * (12 - len(codes)))
-    header += struct.pack("<12h12h", *[1] * 12, *[nanovolts] * 12)
+    header += struct.pack("<12h", *qualities, *[-9] * (12 - len(qualities)))
+    header += struct.pack("<12h", *[nanovolts] * 12)
     header += struct.pack("<h40sh", 0, b"digital", rate) + bytes(80 + 80 + 88)
     header += block
     assert len(header) == 512 + len(block)

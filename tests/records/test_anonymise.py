@@ -23,6 +23,7 @@ def test_values_of_another_form_are_free_text() -> None:
             "device": "Cart 1",
             "comments": "Jane",
             "left_out": "Doe: no ECG lead",
+            "lead_quality": "I: severe noise\nJane Doe: noise\nI: Doe\nDoe",
         }
     )
     clean = anonymised(record, {"426783006", "164889003"})
@@ -32,6 +33,7 @@ def test_values_of_another_form_are_free_text() -> None:
         "sex": "male",
         "Dx": "426783006,164889003",
         "filters": "0.05 to 150 Hz, notch 50 Hz",
+        "lead_quality": "I: severe noise",
     }
     assert (clean.leads, clean.patient, clean.source) == (("I", "lead2", "V3R"), None, "")
 

@@ -272,6 +272,17 @@ def test_channels_without_voltages_of_a_patient(status: str | list[str]) -> None
     refuse("Channel Status", group(counts(), leads))
 
 
+def test_channels_of_a_doubtful_status() -> None:
+    leads = limb_leads()
+    leads[0].ChannelStatus, leads[1].ChannelStatus = "OK", ["UNZEROED", "QUESTIONABLE"]
+    record = read(group(counts(), leads))
+    assert np.isfinite(record.signal).all()
+    assert record.metadata["lead_quality"].splitlines() == [
+        f"{record.leads[1]}: questionable",
+        f"{record.leads[1]}: unzeroed",
+    ]
+
+
 @pytest.mark.parametrize(
     ("elements", "shift"),
     [

@@ -46,6 +46,14 @@ def test_a_disconnected_lead_is_nan(counts: np.ndarray) -> None:
     assert np.isnan(signal).sum() == 10
 
 
+def test_quality_of_the_leads(counts: np.ndarray) -> None:
+    record = read_record(ishne_bytes(counts, qualities=(2, 5, 0)))
+    assert record.metadata["lead_quality"].splitlines() == [
+        "I: intermittent noise",
+        "II: frequent electrode off",
+    ]
+
+
 def test_leads_without_a_name_are_numbered(counts: np.ndarray) -> None:
     record = read_record(ishne_bytes(counts, codes=(1, 0, 8)))
     assert record.leads == ("bipolar 1", "lead 2", "aVR")

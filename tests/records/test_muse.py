@@ -136,6 +136,14 @@ def test_leads_that_are_off() -> None:
     assert "left_out" not in read(muse(COUNTS, rhythm=none)).metadata
 
 
+def test_leads_whose_baseline_sways() -> None:
+    rhythm = RHYTHM
+    for lead, sways in (("V2", "TRUE"), ("V3", "FALSE")):
+        new = f"<BaselineSway>{sways}</BaselineSway><LeadID>{lead}<"
+        rhythm = rhythm.replace(f"<LeadID>{lead}<", new)
+    assert read(muse(COUNTS, rhythm=rhythm)).metadata["lead_quality"] == "V2: baseline wander"
+
+
 # ------------------------------------------------------------------ metadata
 
 

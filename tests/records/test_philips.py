@@ -183,6 +183,37 @@ def test_few_bytes_do_not_become_many() -> None:
 FILES = ("129DYPRG_1-03", "3191723_ZZDEMOPTONLY_1-04", "ad4d3d80-d165_1-04_orig")
 
 
+def test_faults_of_the_leads() -> None:
+    def lead(name: str, flags: str, states: str) -> str:
+        states = f"<leadqualitystates {flags}>{states}</leadqualitystates>"
+        return f'<leadmeasurement leadname="{name}">{states}</leadmeasurement>'
+
+    none = '<acartifact starttime="" duration="" level="None" />'
+    event = '<inops><inop starttime="100" duration="20" /></inops>'
+    leads = [
+        lead("AVR", 'measuredflag="True"', '<muscleartifacts level="Moderate" />'),
+        lead("V1", 'measuredflag="False" overrangeflag="True"', event),
+        lead("V2", "", f'<inops /><acartifacts level="None">{none}</acartifacts>'),
+    ]
+    place = "internalmeasurements", "leadmeasurements"
+    added = "".join(f"<{name}>" for name in place) + "".join(leads)
+    added += "".join(f"</{name}>" for name in reversed(place))
+    stated = read(XLI.replace("</restingecgdata>", f"{added}</restingecgdata>")).metadata
+    assert stated["lead_quality"].splitlines() == [
+        "aVR: moderate muscle noise",
+        "V1: electrode off",
+        "V1: saturation",
+        "V1: not measured",
+    ]
+
+
+def test_a_fault_in_a_real_file() -> None:
+    _, record = shared("ad4d3d80-d165_1-04_orig")
+    assert record.metadata["lead_quality"] == "V3: severe baseline wander"
+    _, record = shared("3191723_ZZDEMOPTONLY_1-04")
+    assert "lead_quality" not in record.metadata
+
+
 def shared(name: str) -> tuple[Path, Record]:
     path = SHARED / "philips" / f"{name}.xml"
     if not path.exists():

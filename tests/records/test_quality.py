@@ -367,3 +367,28 @@ def test_a_cohort_is_judged_by_the_median_of_its_records(sound: Record) -> None:
     factor = 2.7 / amplitude_of(sound).usual  # type: ignore[union-attr]
     assert cohort_amplitude(scaled(factor, 1)) is None
     assert cohort_amplitude(scaled(factor)) is not None
+
+
+def test_what_the_device_states_is_a_finding() -> None:
+    plain = _record(_beats())
+    assert findings(plain) == ()
+    lines = "I: moderate noise\nV1: moderate noise\nII: electrode off\nV6: severe noise\nI: so so"
+    statements = "Sinus rhythm\n*** Poor data quality, see Dr. No\nSuspect ARM LEAD REVERSAL"
+    doubt, phrases, note = findings(
+        replace(plain, metadata={"lead_quality": lines, "statements": statements})
+    )
+    assert {doubt.name, phrases.name, note.name} == {"device-quality"}
+    assert (doubt.level, doubt.leads) == ("doubt", ("II",))
+    assert (note.level, note.leads) == ("note", ("I", "V1"))
+    assert phrases.level == "doubt"
+    assert "Poor data quality, ARM LEAD REVERSAL" in phrases.text
+    assert "Dr." not in phrases.text
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["Sinus rhythm", "Pacemaker artifact", "No previous tracing", "Wandering atrial pacemaker"],
+)
+def test_other_statements_are_no_finding(statement: str) -> None:
+    record = _record(_beats())
+    assert findings(replace(record, metadata={"statements": statement})) == ()

@@ -106,6 +106,25 @@ def test_wrong_lengths_of_fixed_tags_are_corrected() -> None:
     assert caught.value.field == "tags of section 1"
 
 
+def lead_measurements(codes: dict[int, int]) -> bytes:
+    """Section 10: 26 measurements of each lead, of which the last one is its quality code."""
+    leads = (struct.pack("<2H25HH", lead, 52, *[0] * 25, code) for lead, code in codes.items())
+    return struct.pack("<2H", len(codes), 62) + b"".join(leads)
+
+
+def test_quality_codes_of_the_leads() -> None:
+    codes = {1: 0xC3FF, 2: 29999, 61: 0b10_01, 3: 1 << 10 | 2 << 12, 200: 2 << 8}
+    stated = metadata(TAGS, {10: lead_measurements(codes)})["lead_quality"]
+    assert stated.splitlines() == [
+        "III: moderate mains noise",
+        "III: severe saturation",
+        "V1: electrode off",
+        "lead 200: severe jumps",
+    ]
+    for stop in range(0, 100, 7):  # cut off
+        metadata(TAGS, {10: lead_measurements(codes)[:stop]})
+
+
 def test_statements_that_are_cut_off() -> None:
     cut = statements([b"first\0", b"second\0"])[:-9]
     assert metadata({}, {8: cut})["statements"].startswith("first")

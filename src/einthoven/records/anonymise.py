@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from einthoven.records.lead_codes import LEADS
-from einthoven.records.metadata import KEYS, sex_of
+from einthoven.records.metadata import KEYS, lead_faults, sex_of
 from einthoven.records.record import Record
 
 OLDEST = 90
@@ -61,6 +61,9 @@ def anonymised(record: Record, codes: Collection[str]) -> Record:
         metadata["sex"] = sex_of(texts["sex"])
     if _FILTERS.fullmatch(texts.get("filters", "")):
         metadata["filters"] = texts["filters"]
+    faults = [x for x in lead_faults(texts.get("lead_quality", "")) if x.lead.lower() in _LEADS]
+    if faults:
+        metadata["lead_quality"] = "\n".join(f"{fault.lead}: {fault.text}" for fault in faults)
     if diagnoses := [code for code in codes_of(record) if code in codes]:
         metadata["Dx"] = ",".join(diagnoses)
     leads = [

@@ -27,6 +27,7 @@ from einthoven.records.dicom_head import PREAMBLE, has_mark, recognises
 from einthoven.records.dicom_metadata import first, number, statements_of, text
 from einthoven.records.file import EcgFile
 from einthoven.records.lead_codes import lead_of_code, lead_of_text
+from einthoven.records.metadata import lead_fault
 from einthoven.records.record import MILLIVOLTS, STANDARD_LEADS, Record
 
 _META = 2  # group of the file's own elements
@@ -39,6 +40,7 @@ _UNITS = {"\N{MICRO SIGN}V": "uV", "\N{GREEK SMALL LETTER MU}V": "uV"}
 _AVERAGED = ("median", "average", "representative", "template", "beat")
 _SHORTEST_RHYTHM = 2.0  # seconds; an averaged beat lasts 0.6 to 1.4 s
 _INVALID = {"DISCONNECTED", "INVALID", "TEST DATA", "UNCALIBRATED"}  # no voltages of a patient
+_DOUBTFUL = ("QUESTIONABLE", "UNZEROED")  # voltages all the same
 _WHOLE = 0.01  # samples, to which a skew must be a whole number
 _EXPORT = "export the ECG from its source again"
 
@@ -92,7 +94,7 @@ def _read(file: EcgFile) -> Record:
         patient=text(dataset, "PatientID") or None,
         source=file.name,
         source_hash=file.sha256,
-        metadata=statements_of(dataset, groups[0].item, _left_out(parts)),
+        metadata=statements_of(dataset, groups[0].item, _left_out(parts), _lead_quality(parts)),
     )
 
 
@@ -159,12 +161,17 @@ class _Group:
         return self.samples / self.rate
 
     @property
-    def invalid(self) -> dict[str, str]:
-        """Status of each lead whose samples are no voltages of a patient."""
-        statuses = {
-            lead: set(text(self.channels[place], "ChannelStatus").upper().split("\\")) & _INVALID
+    def statuses(self) -> dict[str, set[str]]:
+        """Values of Channel Status of each lead."""
+        return {
+            lead: set(text(self.channels[place], "ChannelStatus").upper().split("\\"))
             for place, lead in self.leads.items()
         }
+
+    @property
+    def invalid(self) -> dict[str, str]:
+        """Status of each lead whose samples are no voltages of a patient."""
+        statuses = {lead: status & _INVALID for lead, status in self.statuses.items()}
         return {lead: ", ".join(sorted(status)) for lead, status in statuses.items() if status}
 
     @property
@@ -359,6 +366,17 @@ def _left_out(groups: list[_Group]) -> list[str]:
     return [
         *(f"{_title(channel)}: no ECG lead" for channel in others),
         *(f"{lead}: {status}" for lead, status in invalid.items()),
+    ]
+
+
+def _lead_quality(groups: list[_Group]) -> list[str]:
+    """Leads whose status is doubtful, though their samples are voltages."""
+    statuses = {lead: status for group in groups for lead, status in group.statuses.items()}
+    return [
+        lead_fault(lead, doubt.lower())
+        for lead, status in statuses.items()
+        for doubt in _DOUBTFUL
+        if doubt in status
     ]
 
 

@@ -54,10 +54,13 @@ def first(item: Dataset, keyword: str) -> Dataset:
     return next(iter(item.get(keyword) or ()), _EMPTY)
 
 
-def statements_of(dataset: Dataset, group: Dataset, left_out: list[str]) -> dict[str, str]:
+def statements_of(
+    dataset: Dataset, group: Dataset, left_out: list[str], lead_quality: list[str]
+) -> dict[str, str]:
     """Metadata of a Record, from a data set and the multiplex group that was read.
 
-    `left_out` are its channels that are no ECG lead or have no valid sample, with the reason.
+    `left_out` are its channels that are no ECG lead or have no valid sample, with the reason, and
+    `lead_quality` the faults of others.
     """
     date, time = _recorded(dataset)
     statements, measurements = _annotations(dataset)
@@ -70,6 +73,7 @@ def statements_of(dataset: Dataset, group: Dataset, left_out: list[str]) -> dict
         device=" ".join(_device(dataset)),
         filters=_filters(group),
         left_out=left_out,
+        lead_quality=lead_quality,
         statements=statements,
         **measurements,
     )

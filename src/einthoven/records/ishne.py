@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from einthoven.errors import RecordError
 from einthoven.records.file import EcgFile
 from einthoven.records.formats import part_of
-from einthoven.records.metadata import age_at, iso_time, metadata
+from einthoven.records.metadata import age_at, iso_time, lead_fault, metadata
 from einthoven.records.record import STANDARD_LEADS, Record
 
 _MAGIC = b"ISHNE1.0"
@@ -51,6 +51,12 @@ _HEADER = np.dtype(
 )
 _LEADS = dict(enumerate(("X", "Y", "Z", *STANDARD_LEADS, "ES", "AS", "AI"), start=2))
 _BIPOLAR = 1  # any bipolar lead
+_QUALITIES = {  # 0 is unknown, 1 good
+    2: ("noise", "intermittent"),
+    3: ("noise", "frequent"),
+    4: ("electrode off", "intermittent"),
+    5: ("electrode off", "frequent"),
+}
 _SEXES = {1: "male", 2: "female"}
 _DISCONNECTED = np.iinfo(np.int16).min
 _AGAIN = "export the recording again from the Holter system"
@@ -90,16 +96,17 @@ def read_part(file: EcgFile, start: float, stop: float) -> Record:
     leads, rate = int(header["number of leads"]), int(header["sampling rate"])
     first, last = part_of(file, rate, int(header["number of samples"]), start, stop)
     offset, frame = int(header["offset of the ECG"]), 2 * leads
+    names = _lead_names(header["leads"][:leads])
     counts = np.frombuffer(file.part(offset + first * frame, offset + last * frame), "<i2")
     return Record.create(
         _millivolts(counts.reshape(-1, leads), header["resolution"]),
         rate,
-        leads=_lead_names(header["leads"][:leads]),
+        leads=names,
         name=file.label,
         patient=_text(header["patient"]) or None,
         source=file.name,
         source_hash=file.sha256,
-        metadata=_metadata(header),
+        metadata=_metadata(header, names),
     )
 
 
@@ -172,13 +179,18 @@ def _lead_names(codes: NDArray[np.int16]) -> list[str]:
     ]
 
 
-def _metadata(header: np.void) -> dict[str, str]:
+def _metadata(header: np.void, leads: list[str]) -> dict[str, str]:
     date = _date(header["date of recording"])
     return metadata(
         time=iso_time(date, _time(header["start"])),
         age=age_at(_date(header["date of birth"]), date),
         sex=_SEXES.get(int(header["sex"])),
         device=_text(header["recorder"]),
+        lead_quality=[
+            lead_fault(lead, *_QUALITIES[code])
+            for lead, code in zip(leads, header["quality"].tolist(), strict=False)
+            if code in _QUALITIES
+        ],
     )
 
 

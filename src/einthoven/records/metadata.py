@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
+from typing import NamedTuple
 
 KEYS = {
     "time": "start of the recording, ISO 8601, local time of the device: 2024-05-17T09:30:00",
@@ -13,6 +15,7 @@ KEYS = {
     "statements": "the device's own interpretation, one statement a line",
     "severity": "the device's summary of its statements, such as ABNORMAL ECG",
     "edited_statements": "the interpretation as a person edited it, where it differs",
+    "lead_quality": "the device's judgement of its leads, one a line: V3: severe baseline wander",
     "confirmed_by": "who confirmed the interpretation; absent if nobody has",
     "device": "manufacturer and model of the device",
     "filters": "filters of the device, such as 0.05 to 150 Hz, notch 50 Hz",
@@ -31,6 +34,18 @@ KEYS = {
     "derived_leads": "leads that were computed from others (`limb_leads`)",
 }
 """Names with the same meaning in every format; all values are text. A format may add its own."""
+
+FAULTS = (
+    *("baseline wander", "mains noise", "muscle noise", "noise", "jumps", "saturation"),
+    *("QRS cut off", "electrode off", "exchanged", "not measured", "questionable", "unzeroed"),
+)
+"""Faults of a lead that devices state, as `lead_quality` names them."""
+MILD, GRAVE = ("slight", "mild", "moderate", "intermittent"), ("frequent", "severe")
+"""Grades of a fault; a file may state none."""
+_LEAD_FAULT = re.compile(
+    rf"(?P<lead>.+?): (?P<text>((?P<grade>{'|'.join(MILD + GRAVE)}) )?({'|'.join(FAULTS)}))"
+)
+_HARMLESS = ("unzeroed",)  # as an offset
 
 _SEXES = {"m": "male", "male": "male", "f": "female", "female": "female"}
 
@@ -56,6 +71,30 @@ def metadata(**values: object) -> dict[str, str]:
         if text:
             texts[key] = text
     return texts
+
+
+class LeadFault(NamedTuple):
+    """A fault that the device states of a lead: `severe baseline wander`."""
+
+    lead: str
+    text: str
+    is_mild: bool
+
+
+def lead_fault(lead: str, fault: str, grade: str = "") -> str:
+    """Line of `lead_quality`; the fault is one of `FAULTS`, and an unknown grade is left out."""
+    assert fault in FAULTS
+    return f"{lead}: {grade} {fault}" if grade in MILD + GRAVE else f"{lead}: {fault}"
+
+
+def lead_faults(text: str) -> list[LeadFault]:
+    """Faults of the lines of `lead_quality`; lines of another form are passed over."""
+    matches = map(_LEAD_FAULT.fullmatch, text.splitlines())
+    return [
+        LeadFault(x["lead"], x["text"], x["grade"] in MILD or x["text"] in _HARMLESS)
+        for x in matches
+        if x is not None
+    ]
 
 
 def sex_of(text: object) -> str:

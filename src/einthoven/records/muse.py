@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from einthoven.records.file import EcgFile
 from einthoven.records.limb_leads import derive_limb_leads
-from einthoven.records.metadata import age_at, filters_text, iso_time, metadata, sex_of
+from einthoven.records.metadata import (
+    age_at,
+    filters_text,
+    iso_time,
+    lead_fault,
+    metadata,
+    sex_of,
+)
 from einthoven.records.record import Record, canonical_lead
 from einthoven.records.xml import (
     add_lead,
@@ -105,7 +112,10 @@ def read(file: EcgFile) -> Record:
         source=file.name,
         source_hash=file.sha256,
         metadata=_metadata(root)
-        | metadata(left_out=", ".join(f"{lead}: lead off" for lead in off)),
+        | metadata(
+            left_out=", ".join(f"{lead}: lead off" for lead in off),
+            lead_quality=_lead_quality(root),
+        ),
     )
     return derive_limb_leads(record)
 
@@ -128,6 +138,18 @@ def _rhythm(file: EcgFile, waveform: Element) -> tuple[float, dict[str, NDArray[
         add_lead(file, leads, lead, np.full_like(values, np.nan) if is_off else values)
     check_number_of_leads(file, "NumberofLeads", text_of(waveform, "NumberofLeads"), leads)
     return base * 10**exponent, leads
+
+
+def _lead_quality(root: Element) -> list[str]:
+    """Leads of which the device states that their baseline sways."""
+    swaying = [
+        canonical_lead(text_of(element, "LeadID"))
+        for waveform in root.iterfind("Waveform")
+        if text_of(waveform, "WaveformType").lower() == "rhythm"
+        for element in waveform.iterfind("LeadData")
+        if text_of(element, "BaselineSway").lower() in _TRUE
+    ]
+    return [lead_fault(lead, "baseline wander") for lead in dict.fromkeys(swaying)]
 
 
 def _lead(file: EcgFile, lead: str, element: Element) -> NDArray[np.float64]:

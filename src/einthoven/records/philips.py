@@ -8,14 +8,22 @@ differences.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.records.file import EcgFile
-from einthoven.records.metadata import age_at, filters_text, iso_time, metadata, sex_of
-from einthoven.records.record import STANDARD_LEADS, Record
+from einthoven.records.metadata import (
+    age_at,
+    filters_text,
+    iso_time,
+    lead_fault,
+    metadata,
+    sex_of,
+)
+from einthoven.records.record import STANDARD_LEADS, Record, canonical_lead
 from einthoven.records.xml import (
     attribute_of,
     count,
@@ -52,6 +60,17 @@ _INTERVALS = {
     "qrs_ms": ("qrsdur", "meanqrsdur"),
     "qt_ms": ("qtint", "meanqtint"),
     "qtc_ms": ("qtcb", "meanqtc"),
+}
+_ARTEFACTS = {  # of a lead, with a level
+    "baseartifacts": "baseline wander",
+    "acartifacts": "mains noise",
+    "muscleartifacts": "muscle noise",
+}
+_EVENTS = {"inops": "electrode off", "saturations": "saturation"}  # of a lead, with their times
+_FLAGS = {
+    ("overrangeflag", "true"): "saturation",
+    ("qrsclippingflag", "true"): "QRS cut off",
+    ("measuredflag", "false"): "not measured",
 }
 _AXES = {
     "p_axis_deg": "pfrontaxis",
@@ -333,6 +352,7 @@ def _metadata(root: Element) -> dict[str, str]:
             "leftstatement",
             "rightstatement",
         ),
+        lead_quality=list(_lead_quality(root)),
         severity=text_of(report, "severity").strip("- "),
         confirmed_by=signature[len("confirmed by") :].strip(": ") if confirmed else None,
         device=machine and f"Philips {machine}",
@@ -344,6 +364,27 @@ def _metadata(root: Element) -> dict[str, str]:
         },
         **{key: figure(text_of(measurements, name)) for key, name in _AXES.items()},
     )
+
+
+def _lead_quality(root: Element) -> Iterator[str]:
+    """Faults of the leads, as the program that measured them states them."""
+    for measured in root.iterfind("internalmeasurements/leadmeasurements/leadmeasurement"):
+        lead = canonical_lead(measured.get("leadname") or "")
+        states = measured.find("leadqualitystates")
+        if not lead or states is None:
+            continue
+        faults = {}
+        for name, fault in _ARTEFACTS.items():
+            level = attribute_of(states, name, "level").lower()
+            if level not in ("", "none"):
+                faults[fault] = level
+        for name, fault in _EVENTS.items():
+            if any(event.get("starttime") for event in states.iterfind(f"{name}/*")):
+                faults[fault] = ""
+        for (flag, value), fault in _FLAGS.items():
+            if (states.get(flag) or "").lower() == value:
+                faults[fault] = ""
+        yield from (lead_fault(lead, fault, grade) for fault, grade in faults.items())
 
 
 def _times(value: float | None, factor: float) -> float | None:

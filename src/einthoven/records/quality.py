@@ -6,9 +6,10 @@ they find, and in how many recordings as published they find one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import compress
+from itertools import chain, compress
 from typing import Any, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from einthoven.records.beats import FAULTS, fault_of
 from einthoven.records.calibration import calibration_start, without_calibration
 from einthoven.records.electrodes import LEADS, exchange_of, independent_leads
 from einthoven.records.limb_leads import contradiction
+from einthoven.records.metadata import lead_faults
 from einthoven.records.record import MILLIVOLTS, Record
 
 Level = Literal["note", "doubt", "unusable"]
@@ -59,6 +61,16 @@ _UNRELATED = 0.6  # the same share, of leads with wrong names
 _WANDER, _NOISE = (1.0, 1.0), (0.025, 0.05)  # mV in a lead for a note, in half of them for a doubt
 _MAINS = (50.0, 60.0)  # Hz
 _HUM_MV, _HUM_RATIO = 0.02, 5.0
+_LEADS_WORD = r"(?:lead|electrode)(?:\(s\)|s)?"
+_STATED = re.compile(  # phrases of the statements of GE, Mortara and Philips on the tracing itself
+    r"(?:poor|bad|low|insufficient) (?:data |signal |tracing )?quality"
+    r"|data quality may affect interpretation"
+    rf"|(?:\w+ )?{_LEADS_WORD} (?:reversal|reversed|interchange|misplacement)"
+    rf"|(?:{_LEADS_WORD} )?unsuitable for analysis"
+    rf"|(?:(?:baseline|muscle|movement|motion) art[ei]fact|art[ei]fact in {_LEADS_WORD})"
+    rf"|baseline wander|missing {_LEADS_WORD}|{_LEADS_WORD} off\b",
+    re.IGNORECASE,
+)
 _SECONDS = 2.0  # least stretch that tells 50 Hz from its neighbours
 
 
@@ -71,7 +83,7 @@ class Finding:
     name : str
         `missing`, `flat`, `no-signal`, `lead-off`, `dropouts`, `clipping`, `identical-leads`,
         `unit`, `amplitude`, `artefact`, `limb-leads`, `offset`, `baseline-wander`, `noise`,
-        `mains-hum`, `calibration-pulse`, `beats` or `electrodes`.
+        `mains-hum`, `calibration-pulse`, `beats`, `electrodes` or `device-quality`.
     level : {"note", "doubt", "unusable"}
         A note leaves predictions as they are, a doubt is stated with them, and an unusable
         recording has no calls.
@@ -89,7 +101,7 @@ class Finding:
 
 def findings(record: Record) -> tuple[Finding, ...]:
     """Find what is unusual about a recording in millivolts, the gravest first."""
-    results = list(_calibration(record))
+    results = [*_calibration(record), *_device_quality(record)]
     record = without_calibration(record)
     x = independent_leads(record)
     results += [*_gaps(record), *_flat(record), *_identical(record, x), *_limb_leads(record)]
@@ -128,6 +140,24 @@ def _calibration(record: Record) -> Iterator[Finding]:
     if start is not None:
         text = f"calibration pulse from {start / record.rate:.4g} s on: left out"
         yield Finding("calibration-pulse", "note", text)
+
+
+def _device_quality(record: Record) -> Iterator[Finding]:
+    """What the device states about its leads, and in English about the tracing as a whole."""
+    stated = lead_faults(record.metadata.get("lead_quality", ""))
+    levels: dict[Level, dict[str, list[str]]] = {"doubt": {}, "note": {}}
+    for lead, fault, is_mild in stated:
+        if lead in record.leads:
+            levels["note" if is_mild else "doubt"].setdefault(fault, []).append(lead)
+    for level, faults in levels.items():
+        if faults:
+            text = "; ".join(f"{' '.join(leads)}: {fault}" for fault, leads in faults.items())
+            leads = tuple(dict.fromkeys(chain.from_iterable(faults.values())))
+            yield Finding("device-quality", level, f"{text}, as the device states", leads)
+    phrases = {x[0].lower(): x[0] for x in _STATED.finditer(record.metadata.get("statements", ""))}
+    if phrases:
+        text = f"{', '.join(phrases.values())}, as the device states"
+        yield Finding("device-quality", "doubt", text)
 
 
 def _gaps(record: Record) -> Iterator[Finding]:

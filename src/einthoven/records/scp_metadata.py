@@ -1,4 +1,4 @@
-"""Patient, device, measurements and statements of an SCP-ECG file (sections 1, 7, 8 and 11)."""
+"""Patient, device, measurements and statements of an SCP-ECG file (sections 1, 7, 8, 10 and 11)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import datetime as dt
 import struct
 from collections.abc import Mapping
 
-from einthoven.records.metadata import age_at, filters_text, iso_time, metadata
+from einthoven.records.lead_codes import LEADS
+from einthoven.records.metadata import age_at, filters_text, iso_time, lead_fault, metadata
 from einthoven.records.scp_sections import Section, Sections
 
 _END = 255  # tag behind the last one
@@ -17,6 +18,18 @@ _KILOGRAMS = {1: 1.0, 2: 0.001, 3: 0.45359237, 4: 0.028349523125}
 _SEXES = {1: "male", 2: "female"}
 _NOT_MEASURED = 29999
 _CONFIRMED = 1
+_QUALITY = 25  # place of the quality code among the measurements of a lead
+_FAULTS = {  # by their first of two bits in the quality code; the pacemaker's (12) is no fault
+    0: "mains noise",
+    2: "saturation",
+    4: "baseline wander",
+    6: "muscle noise",
+    8: "jumps",
+    10: "electrode off",
+    14: "exchanged",
+}
+_GRADES = {1: "moderate", 2: "severe"}  # 0 is none, 3 unknown
+_UNGRADED = ("electrode off", "exchanged")  # 1 is yes
 _ENCODINGS = {
     0x03: "iso8859-2",
     0x07: "utf-16-le",
@@ -57,6 +70,7 @@ def metadata_of(sections: Sections) -> dict[str, str]:
         device=_device(tags.get(14, b""), encoding),
         filters=_filters(tags),
         statements=statements,
+        lead_quality=_lead_quality(sections.get(10)),
         confirmed_by=_text(tags.get(21, b""), encoding) if confirmed else None,
         **_measurements(sections.get(7)),
     )
@@ -147,7 +161,7 @@ def _filters(tags: Mapping[int, bytes]) -> str:
     return filters_text(f"{high_pass:g}" if high_pass else None, str(low_pass or ""), notch)
 
 
-# ------------------------------------------------------------------ sections 7, 8 and 11
+# ------------------------------------------------------------------ sections 7, 8, 10 and 11
 
 
 def _measurements(section: Section | None) -> dict[str, int | None]:
@@ -183,6 +197,23 @@ def _interval(start: int, stop: int) -> int | None:
 
 def _axis(value: int) -> int | None:
     return value if -180 <= value <= 180 else None
+
+
+def _lead_quality(section: Section | None) -> list[str]:
+    """Faults of the leads, by the quality codes of section 10."""
+    lines: list[str] = []
+    body = section.body if section else b""
+    position = 4
+    for _ in range(_integer(body, "H")):
+        lead, length = _fields(body[position:], "HH") or (0, 0)
+        values = body[position + 4 : position + 4 + length]
+        code = _integer(values[2 * _QUALITY :], "H")
+        for bit, fault in _FAULTS.items() if code != _NOT_MEASURED else ():
+            if grade := _GRADES.get(code >> bit & 3):
+                name = LEADS.get(lead, f"lead {lead}")
+                lines.append(lead_fault(name, fault, "" if fault in _UNGRADED else grade))
+        position += 4 + length
+    return lines
 
 
 def _statements(sections: Sections, encoding: str) -> tuple[list[str], bool]:

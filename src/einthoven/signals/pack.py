@@ -56,7 +56,7 @@ ROUNDED, DERIVED = "rounded", "derived"
 """Notes on a record that are no doubts: values between whole microvolts, computed limb leads."""
 EXCLUDABLE = (
     *("flat", "no-signal", "lead-off", "dropouts", "identical-leads", "limb-leads", "clipping"),
-    *("amplitude", "artefact", "electrodes", "baseline-wander", "noise"),
+    *("amplitude", "artefact", "electrodes", "baseline-wander", "noise", "device-quality"),
 )
 """Findings of `einthoven.records.quality` by which `pack` can leave records out."""
 _EXCLUDED = "left out: "
