@@ -345,7 +345,7 @@ def test_patients_behind_a_placeholder_stay_distinct(tmp_path: Path, is_anonymou
     patients = ["REMOVED", "removed", "MRN1", "MRN1", "NA"]
     for number, patient in enumerate(patients):
         ecg(tmp_path / "export" / f"{number}.dcm", patient, seed=number)
-    with pytest.warns(CohortWarning, match="3 records.*placeholder"):
+    with pytest.warns(CohortWarning, match="placeholder.* 3 "):
         convert([tmp_path / "export"], tmp_path / "o", to="wfdb", anonymise=is_anonymous)
     written = pd.read_csv(tmp_path / "o" / "ecgs.csv")
     assert sorted(written["patient"].value_counts()) == [1, 1, 1, 2]
@@ -356,6 +356,22 @@ def test_patients_behind_a_placeholder_stay_distinct(tmp_path: Path, is_anonymou
         convert([table], tmp_path / "p", to="wfdb", anonymise=is_anonymous)
     written = pd.read_csv(tmp_path / "p" / "ecgs.csv", keep_default_na=False)
     assert sorted(written["patient"].value_counts()) == [1, 1, 1, 2]
+
+
+@pytest.mark.parametrize("to", ["wfdb", "dicom", "csv"])
+def test_two_persons_behind_one_identifier_are_named(to: str, tmp_path: Path) -> None:
+    """Demonstration files of a vendor: each is a record, and no number tells them apart."""
+    paths = ["a/1.dcm", "b/1.dcm", "2.dcm"]
+    for path, patient, sex in zip(paths, ("9999", "9999", "17"), "FMF", strict=True):
+        ecg(tmp_path / "export" / path, patient, seed=len(path), PatientSex=sex)
+    for is_anonymous in (True, False):
+        out = tmp_path / str(is_anonymous)
+        with pytest.warns(CohortWarning, match="both sexes: 1"):
+            convert([tmp_path / "export"], out, to=to, anonymise=is_anonymous)
+        written = pd.read_csv(out / "ecgs.csv")
+        assert written["path"].nunique() == 3
+        assert sorted(written["patient"].value_counts()) == [1, 2]
+        assert {read_record(out / path).signal.shape for path in written["path"]} == {(3, 600)}
 
 
 @pytest.mark.parametrize("arguments", [["--anonymise"], []])

@@ -344,6 +344,7 @@ def _converted(
     codes = cinc.known_codes() | known_codes("snomed")
     unknown = 0
     placeholders: list[str] = []
+    sexes: dict[str, dict[str, str]] = {}  # a record of each sex, by patient
     for done, item in enumerate(items, 1):
         name = next(names) if names is not None else f"{len(ecgs) + 1:0{width}}"
         key = ""
@@ -354,6 +355,8 @@ def _converted(
                 placeholders.append(patient)
                 patient = ""
             original = patient
+            if patient and (sex := _stated(record)["sex"]):
+                sexes.setdefault(patient, {}).setdefault(sex, str(item.path))
             if anonymise:
                 key = patient or f"{SEPARATOR}{name}"
                 patient = numbers.get(key, f"P{len(numbers) + 1:0{width}}")
@@ -385,10 +388,19 @@ def _converted(
     if placeholders:
         names_of_none = list(dict.fromkeys(placeholders))
         warnings.warn(
-            f"{len(placeholders)} records have a placeholder for their patient "
+            f"records with a placeholder for their patient: {len(placeholders)} "
             f"({', '.join(map(repr, names_of_none[:_SHOWN]))}"
-            f"{', ...' * (len(names_of_none) > _SHOWN)}): each counts as a patient. Records of one "
-            "patient may then be in several splits",
+            f"{', ...' * (len(names_of_none) > _SHOWN)}). Each counts as a patient, so that "
+            "records of one patient may be in several splits",
+            CohortWarning,
+            stacklevel=4,
+        )
+    contradictory = [tuple(records.values()) for records in sexes.values() if len(records) > 1]
+    if contradictory:
+        warnings.warn(
+            f"patients with records of both sexes: {len(contradictory)}, such as that of "
+            f"{' and '.join(contradictory[0])}. Such an identifier may stand for several persons; "
+            "they count as one patient, unless the column `patient` of a table tells them apart",
             CohortWarning,
             stacklevel=4,
         )
