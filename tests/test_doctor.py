@@ -14,10 +14,11 @@ import pytest
 from einthoven.backbones.registry import create_backbone
 from einthoven.cli import main
 from einthoven.cohorts import Cohort, open_cohort
-from einthoven.doctor import ERROR, examine, inspect
+from einthoven.doctor import examine, inspect, text_of
 from einthoven.errors import BackboneError, CohortError, FileError
 from einthoven.records import STANDARD_LEADS, Record, read_record
 from einthoven.records.formats import Stretches
+from einthoven.records.quality import Finding
 from einthoven.records.wfdb import write_wfdb
 from einthoven.signals.pack import pack
 from einthoven.signals.prepare import prepare_record
@@ -27,8 +28,16 @@ from einthoven.tasks import Task
 EIGHT = ("I", "II", "V1", "V2", "V3", "V4", "V5", "V6")
 
 
-def warnings(lines: list[str]) -> list[str]:
-    return [line for line in lines if "warning:" in line]
+def warnings(lines: list[str | Finding]) -> list[str]:
+    return [line.text for line in lines if isinstance(line, Finding) and line.level != "note"]
+
+
+def unusable(lines: list[str | Finding]) -> list[str]:
+    return [line.name for line in lines if getattr(line, "level", "") == "unusable"]
+
+
+def texts(lines: list[str | Finding]) -> list[str]:
+    return [text_of(line) for line in lines]
 
 
 @pytest.fixture
@@ -102,7 +111,8 @@ def recording_of(record: Record) -> Callable[..., Stretches]:
 def test_an_offset_is_a_note(tmp_path: Path, record: Record) -> None:
     lines = examine(write(tmp_path / "offset", offset(record.signal.copy())))
     assert not warnings(lines)
-    assert any("note:" in line and "0.90 mV" in line for line in lines)
+    notes = [line for line in lines if isinstance(line, Finding) and line.level == "note"]
+    assert any(line.name == "offset" and "0.90 mV" in line.text for line in notes)
 
 
 @pytest.mark.parametrize(("factor", "unit"), [(1000, "microvolts"), (1e-3, "volts")])
@@ -131,7 +141,7 @@ def test_missing_leads_are_named(tmp_path: Path, record: Record) -> None:
     file = write(tmp_path / "three", record.select(leads).signal, leads)
     lines = examine(file, backbone="mtecg_tiny_100hz")
     assert any("III aVR" in line for line in warnings(lines))
-    assert not any("Einthoven" in line for line in lines)
+    assert not any("Einthoven" in line for line in texts(lines))
 
 
 def test_a_page_has_the_findings_but_not_the_name_of_the_file(
@@ -173,10 +183,10 @@ def test_a_table_is_examined_with_the_targets_of_a_task(tmp_path: Path) -> None:
     )
     frame.to_csv(file := tmp_path / "own.csv", index=False)
     lines = examine(file, task=Task(kind="binary", target="urgent"))
-    (line,) = [line for line in lines if "urgent:" in line]
+    (line,) = [line for line in texts(lines) if "urgent:" in line]
     assert re.findall(r"\d+", line) == ["20", "20", "40"]
     lines = examine(file, task=Task(kind="regression", target="lvef", unit="%"))
-    (line,) = [line for line in lines if "lvef:" in line]
+    (line,) = [line for line in texts(lines) if "lvef:" in line]
     assert re.findall(r"\d+", line) == ["20", "78", "59", "59"]
     with pytest.raises(CohortError) as error:
         examine(file, task=Task(target="urgent"))
@@ -198,15 +208,16 @@ def test_the_signals_of_a_folder_are_read(record: Record, tmp_path: Path) -> Non
     np.savez(tmp_path / "many.npz", ecgs=np.stack([record.signal] * 70), rate=100.0, unit="mV",
              leads=np.array(STANDARD_LEADS))  # fmt: skip
     lines = examine(tmp_path)
-    text = "\n".join(lines)
+    text = "\n".join(texts(lines))
     assert "74" in lines[0]
-    assert not any("patient" in line or "train 7" in line for line in lines)
+    assert "patient" not in text
+    assert "train 7" not in text
     assert re.search(r"\b50 of 74\b", text)
     assert re.search(r"WFDB \(\d\)", text)
     assert any("bad.scp" in line for line in warnings(lines))
     assert any("flat" in line for line in warnings(lines))
     of_file = examine(tmp_path / "many.npz")
-    assert re.search(r"\b50 of 70\b", "\n".join(of_file))
+    assert re.search(r"\b50 of 70\b", "\n".join(texts(of_file)))
     with pytest.raises(BackboneError):
         examine(tmp_path / "many.npz", backbone="mtecg_tiny_100hz")
 
@@ -214,12 +225,12 @@ def test_the_signals_of_a_folder_are_read(record: Record, tmp_path: Path) -> Non
 def test_a_folder_of_which_all_files_are_refused(tmp_path: Path, record: Record) -> None:
     for name in ("a.scp", "b.scp"):
         (tmp_path / name).write_bytes(b"x" * 300)
-    assert [line for line in examine(tmp_path) if line.startswith(ERROR)] != []
+    assert unusable(examine(tmp_path)) == ["refused"]
     with pytest.raises(SystemExit) as end:
         main(["doctor", str(tmp_path)])
     assert end.value.code == 1
     write(tmp_path / "one", record.signal)
-    assert [line for line in examine(tmp_path) if line.startswith(ERROR)] == []
+    assert unusable(examine(tmp_path)) == []
 
 
 def test_one_lead_and_no_negative_zero(tmp_path: Path) -> None:
@@ -227,7 +238,7 @@ def test_one_lead_and_no_negative_zero(tmp_path: Path) -> None:
     signal[0, ::100] = -0.02
     lines = examine(write(tmp_path / "one", signal, ("I",)))
     assert ": 1 lead," in lines[0]
-    assert not any("-0.00" in line for line in lines)
+    assert not any("-0.00" in line for line in texts(lines))
 
 
 def test_files_missing_from_a_cohort_are_counted(tmp_path: Path) -> None:
@@ -240,12 +251,32 @@ def test_files_missing_from_a_cohort_are_counted(tmp_path: Path) -> None:
         }
     )
     table.to_csv(tmp_path / "own.csv", index=False)
-    (line,) = warnings(examine(tmp_path / "own.csv"))
-    assert "6 records" in line
+    lines = examine(tmp_path / "own.csv")
+    assert unusable(lines) == ["no-file"]
+    (line,) = warnings(lines)
+    assert all(word in line for word in ("6 of 6 ", f"{tmp_path}/a, {tmp_path}/b", "`path`"))
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", str(tmp_path / "own.csv")])
+    assert end.value.code == 1
     for name in "bcdef":
         write(tmp_path / name, np.random.default_rng(0).normal(size=(12, 100)))
-    (line,) = [x for x in warnings(examine(tmp_path / "own.csv")) if x.endswith("/a")]
-    assert "1 record " in line
+    lines = examine(tmp_path / "own.csv")
+    assert "no-file" not in unusable(lines)
+    (line,) = [line for line in warnings(lines) if f"{tmp_path}/a" in line]
+    assert "1 of 6 " in line
+
+
+def test_a_whole_is_unusable_if_all_of_it_is(tmp_path: Path, record: Record) -> None:
+    file = write(tmp_path / "zeros", np.zeros_like(record.signal))
+    assert "flat" in unusable(examine(file))
+    with pytest.raises(SystemExit) as end:
+        main(["doctor", str(file)])
+    assert end.value.code == 1
+    assert "flat" in unusable(examine(tmp_path))
+    write(tmp_path / "sound", record.signal)
+    lines = examine(tmp_path)
+    assert unusable(lines) == []
+    assert any("1 record" in line for line in warnings(lines))
 
 
 def test_a_recording_under_two_names_is_found(record: Record, tmp_path: Path) -> None:
@@ -301,7 +332,7 @@ def test_refusals_become_findings(record: Record) -> None:
     (line,) = warnings(inspect(record.select(("I", "II", "V1")), "hubert_ecg_small"))
     assert "V2, V3, V4, V5, V6" in line
     foreign = replace(record.select(("I",)), leads=("MLII",))
-    assert len(warnings(inspect(foreign, "ecg_fm"))) == 1
+    assert unusable(inspect(foreign, "ecg_fm")) == ["refused"]
     with pytest.raises(BackboneError):
         inspect(record, "ecg_fn")
 
@@ -332,9 +363,9 @@ def test_mains_hum_is_removed_or_kept(
     clean = faster(record)
     hum = 0.1 * np.sin(2 * np.pi * mains * np.arange(5000) / 500)
     noisy = replace(clean, signal=clean.signal + hum.astype(np.float32))
-    (line,) = [line for line in inspect(noisy, backbone) if "hum" in line]
+    (line,) = [line for line in texts(inspect(noisy, backbone)) if "hum" in line]
     assert ("warning" not in line) == removed
-    assert not any("hum" in line for line in inspect(clean, backbone)[1:])
+    assert not any("hum" in line for line in texts(inspect(clean, backbone)[1:]))
 
 
 @pytest.mark.parametrize(
@@ -351,8 +382,8 @@ def test_an_offset_is_removed_or_kept(record: Record, backbone: str, removed: bo
     signal = record.signal - np.median(record.signal, axis=1, keepdims=True)
     still = replace(record, signal=signal)
     moved = replace(record, signal=signal + np.float32(0.5))
-    assert not any(" offset" in line for line in inspect(still, backbone))
-    (line,) = [line for line in inspect(moved, backbone) if " offset" in line]
+    assert not any(" offset" in line for line in texts(inspect(still, backbone)))
+    (line,) = [line for line in texts(inspect(moved, backbone)) if " offset" in line]
     assert ("warning" not in line) == removed
     preparation = create_backbone(backbone).preparation
     change = prepare_record(preparation, moved) - prepare_record(preparation, still)
@@ -395,9 +426,9 @@ def test_a_table_shows_the_positives_of_each_label_and_recommends_folds(
     table.loc[:6, "AFIB"] = 1
     file = tmp_path / "own.csv"
     table.to_csv(file, index=False)
-    (line,) = [line for line in examine(file) if "AFIB:" in line]
+    (line,) = [line for line in texts(examine(file)) if "AFIB:" in line]
     patients = table.loc[:6, "patient"].nunique()
     assert re.findall(r"\d+", line) == ["7", str(patients), str(len(table) - 7)]
-    assert any("--folds 5" in line for line in examine(file))
+    assert any("--folds 5" in line for line in texts(examine(file)))
     pd.concat([table] * 15).assign(record=range(15 * len(table))).to_csv(file, index=False)
-    assert not any("--folds 5" in line for line in examine(file))
+    assert not any("--folds 5" in line for line in texts(examine(file)))

@@ -1,4 +1,8 @@
-"""Findings about an installation, an ECG file, a cohort or a store, one line each."""
+"""Descriptions of and findings about an installation, an ECG file, a cohort or a store.
+
+A line is a text that describes, or a `Finding`, whose level says what follows from it: something
+with an unusable finding cannot be used as a whole.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +26,7 @@ from einthoven.records import STANDARD_LEADS, Record, quality
 from einthoven.records.calibration import without_calibration
 from einthoven.records.formats import Stretches, format_of, is_record, read_stretches, records_of
 from einthoven.records.limb_leads import contradiction
+from einthoven.records.quality import LEVELS, Finding, Level
 from einthoven.report.format import counted
 from einthoven.signals.preparation import Preparation
 from einthoven.signals.prepare import evaluation_seconds, prepare_record, seconds_left_out
@@ -32,21 +37,25 @@ if TYPE_CHECKING:
     from einthoven.signals.store import Store
     from einthoven.tasks import Task
 
-__all__ = ["ERROR", "examine", "inspect", "installation"]
+__all__ = ["duplicates", "examine", "inspect", "installation", "text_of"]
 
 
 def __dir__() -> list[str]:
     return sorted(__all__)
 
 
-ERROR = "  error: "
-"""Begins the line that says that no record can be used."""
+Line = str | Finding
 PACKAGES = ("torch", "numpy", "scipy", "pandas", "wfdb", "safetensors", "accelerate")
 _PREFIXES = {"unusable": "warning: unusable", "doubt": "warning", "note": "note"}
 _WINDOW_SHARE = 0.01  # of a record that evaluation crops may leave out without a warning
 _EXAMPLES = 5
 _READ = 50  # records of a cohort
 _STRETCHES = 10  # of a long recording
+
+
+def text_of(line: Line) -> str:
+    """A line as text; a finding begins with its level, a doubt with `warning:`."""
+    return line if isinstance(line, str) else f"  {_PREFIXES[line.level]}: {line.text}"
 
 
 def installation() -> list[str]:
@@ -66,13 +75,12 @@ def examine(
     centred: bool = False,
     task: Task | str | None = None,
     picture: Path | None = None,
-) -> list[str]:
+) -> list[Line]:
     """Examine a cohort with the targets of a task, a store or an ECG file.
 
-    The other options are for an ECG file, as in `inspect`. Returns findings, one line each;
-    warnings contain `warning:`, and a line that begins with `ERROR` says that every record that was
-    read is refused. Raises BackboneError if a backbone or a picture is requested for anything but
-    an ECG file, and EinthovenError if the path cannot be read.
+    The other options are for an ECG file, as in `inspect`. Returns descriptions and findings, in
+    the order of a reader. Raises BackboneError if a backbone or a picture is requested for anything
+    but an ECG file, and EinthovenError if the path cannot be read.
     """
     is_store = (path / STORE_FILE).is_file()
     is_many = is_store or is_cohort(path)
@@ -93,7 +101,7 @@ def examine(
     record = recording.records[len(recording.records) // 2]
     if backbone is not None:
         # A picture is passed on to other people, so it does not contain the file's name.
-        findings = [line.removeprefix(f"{record.source}: ") for line in lines]
+        findings = [text_of(line).removeprefix(f"{record.source}: ") for line in lines]
         lines += inspect(
             record, backbone, options=options, centred=centred, findings=findings, picture=picture
         )
@@ -102,14 +110,14 @@ def examine(
     return lines
 
 
-def _examine_recording(recording: Stretches) -> Iterator[str]:
+def _examine_recording(recording: Stretches) -> Iterator[Line]:
     record, records = recording.records[0], recording.records
     leads = counted(len(record.leads), "lead")
     yield f"{record.source}: {leads}, {recording.duration:.10g} s at {record.rate:g} Hz"
     yield f"  leads {' '.join(record.leads)}; SHA-256 {record.source_hash[:16]}..."
     missing = [lead for lead in STANDARD_LEADS if lead not in record.leads]
     if missing:
-        yield f"  warning: leads {' '.join(missing)} are missing"
+        yield Finding("no-lead", "doubt", f"leads {' '.join(missing)} are missing", tuple(missing))
     if len(records) > 1:
         starts = ", ".join(f"{start:.10g}" for start in recording.starts)
         yield f"  examined: {len(records)} stretches of {record.duration:g} s, from {starts} s"
@@ -122,21 +130,27 @@ def _examine_recording(recording: Stretches) -> Iterator[str]:
     if limbs:
         yield f"  limb leads: up to {max(limbs):.3f} mV from Einthoven's law"
     if len(records) == 1:
-        for finding in quality.findings(record):
-            yield f"  {_PREFIXES[finding.level]}: {finding.text}"
+        yield from quality.findings(record)
         return
     groups: dict[tuple[int, str], dict[float, str]] = {}
     for start, each in zip(recording.starts, records, strict=True):
         for finding in quality.findings(each):
-            key = quality.LEVELS.index(finding.level), finding.name
+            key = LEVELS.index(finding.level), finding.name
             groups.setdefault(key, {}).setdefault(start, finding.text)
-    for (level, _), texts in sorted(groups.items()):
+    for (level, name), texts in sorted(groups.items()):
         start, text = next(iter(texts.items()))
         where = f"in {len(texts)} of {len(records)} stretches, the first from {start:.10g} s"
-        yield f"  {_PREFIXES[quality.LEVELS[level]]}: {where}: {text}"
+        yield _of_parts(name, LEVELS[level], f"{where}: {text}", in_all=len(texts) == len(records))
 
 
-def _examine_cohort(path: Path, task: Task | str | None) -> Iterator[str]:
+def _of_parts(name: str, level: Level, text: str, *, in_all: bool) -> Finding:
+    """A finding on parts of a whole, which is unusable only if all of them are."""
+    if level == "unusable" and not in_all:
+        return Finding(name, "doubt", f"unusable: {text}")
+    return Finding(name, level, text)
+
+
+def _examine_cohort(path: Path, task: Task | str | None) -> Iterator[Line]:
     from einthoven.cohorts import SPLITS, open_cohort, without_labels
     from einthoven.cohorts.cohort import SMALL
 
@@ -165,18 +179,20 @@ def _examine_cohort(path: Path, task: Task | str | None) -> Iterator[str]:
         if without:
             what = "known number" if form == "values" else "positive record"
             number = _outputs(form, len(without))
-            yield f"  warning: no {what} in {split}: {number} ({listed(without)})"
-    missing = [file for file in cohort.paths() if not is_record(file)]
-    if missing:
-        yield (
-            f"  warning: {counted(len(missing), 'record')} without a file, for example {missing[0]}"
-        )
-    missing_files = set(missing)
-    present = [file for file in cohort.paths() if file not in missing_files]
+            text = f"no {what} in {split}: {number} ({listed(without)})"
+            yield Finding("no-target", "doubt", text)
+    files = cohort.paths()
+    present = [file for file in files if is_record(file)]
+    found = {*present}
+    if missing := [file for file in files if file not in found]:
+        column = "; the column `path` is relative to the table's folder" * path.is_file()
+        number = f"{len(missing):,} of {counted(len(files), 'ECG file')}"
+        text = f"{number} not found: {listed(missing)}{column}"
+        yield Finding("no-file", "doubt" if present else "unusable", text)
     yield from _examine_signals(present, cohort.root)
 
 
-def _examine_signals(paths: Sequence[Path], root: Path | None) -> Iterator[str]:
+def _examine_signals(paths: Sequence[Path], root: Path | None) -> Iterator[Line]:
     """Formats, rates, leads, durations and findings of some records, spread over all of them."""
     if not paths:
         return
@@ -184,7 +200,7 @@ def _examine_signals(paths: Sequence[Path], root: Path | None) -> Iterator[str]:
     properties: dict[str, Counter[str]] = {
         name: Counter() for name in ("format", "rate", "leads", "duration")
     }
-    records: dict[tuple[int, str, str], list[str]] = {}
+    records: dict[tuple[int, str], list[str]] = {}
     refused: dict[str, list[RecordError]] = {}
     for path in (paths[place] for place in places):
         try:
@@ -202,7 +218,7 @@ def _examine_signals(paths: Sequence[Path], root: Path | None) -> Iterator[str]:
             counter[value] += 1
         name = str(path.relative_to(root) if root and path.is_relative_to(root) else path)
         for finding in {(x.level, x.name) for x in quality.findings(record)}:
-            records.setdefault((quality.LEVELS.index(finding[0]), *finding), []).append(name)
+            records.setdefault((LEVELS.index(finding[0]), finding[1]), []).append(name)
     if len(places) == len(paths):
         yield f"  signals: {counted(len(paths), 'record')} read"
     else:
@@ -211,13 +227,17 @@ def _examine_signals(paths: Sequence[Path], root: Path | None) -> Iterator[str]:
         common = [f"{value} ({count})" for value, count in counter.most_common()]
         if common:
             yield f"  {name}: {listed(common)}"
-    for (_, level, kind), names in sorted(records.items()):
-        yield f"  {_PREFIXES[level]}: {kind} in {counted(len(names), 'record')}, such as {names[0]}"
+    read = properties["format"].total()
+    for (level, kind), names in sorted(records.items()):
+        text = f"{kind} in {counted(len(names), 'record')}, such as {names[0]}"
+        yield _of_parts(kind, LEVELS[level], text, in_all=len(names) == read)
     for errors in refused.values():
         such_as = f"{counted(len(errors), 'record')}, such as " if len(errors) > 1 else ""
-        yield f"  warning: refused: {such_as}{errors[0].problem}; {errors[0].remedy}"
-    if not properties["format"]:
-        yield f"{ERROR}all records that were read are refused ({len(places)} of {len(paths):,})"
+        text = f"refused: {such_as}{errors[0].problem}; {errors[0].remedy}"
+        yield Finding("refused", "doubt", text)
+    if not read:
+        text = f"all records that were read are refused ({len(places)} of {len(paths):,})"
+        yield Finding("refused", "unusable", text)
 
 
 def _outputs(form: str, number: int) -> str:
@@ -246,7 +266,7 @@ def _targets(cohort: Cohort, label: str) -> str:
     return f"{counted(int(held.sum()), 'positive record')} of {carriers}{negatives}{more}"
 
 
-def _examine_store(path: Path) -> Iterator[str]:
+def _examine_store(path: Path) -> Iterator[Line]:
     from einthoven.signals.pack import DERIVED, ROUNDED
     from einthoven.signals.store import Store, store_amplitude
 
@@ -257,17 +277,18 @@ def _examine_store(path: Path) -> Iterator[str]:
     rates = store.index["rate"].value_counts()
     yield "  " + ", ".join(f"{counted(n, 'record')} at {rate:g} Hz" for rate, n in rates.items())
     for kind, names in store.noted().items():
-        prefix = "note" if kind in (ROUNDED, DERIVED) else "warning"
-        yield f"  {prefix}: {kind}: {counted(len(names), 'record')}, such as {names[0]}"
+        text = f"{kind}: {counted(len(names), 'record')}, such as {names[0]}"
+        yield Finding(kind, "note" if kind in (ROUNDED, DERIVED) else "doubt", text)
     if (finding := store_amplitude(store)) is not None:
-        yield f"  {_PREFIXES[finding.level]}: {finding.text}"
-    yield from _duplicates(store)
+        yield finding
+    if (finding := duplicates(store)) is not None:
+        yield finding
     for row in store.quarantine.head(_EXAMPLES).itertuples():
         yield f"  quarantine: {row.record}: {row.reason}"
 
 
-def _duplicates(store: Store) -> Iterator[str]:
-    """Name recordings that the store holds under several names."""
+def duplicates(store: Store) -> Finding | None:
+    """Find recordings that a store holds under several names; None without any."""
     import pandas as pd
 
     from einthoven.stages.leakage import compared_leads, signal_fingerprints
@@ -276,13 +297,14 @@ def _duplicates(store: Store) -> Iterator[str]:
     fingerprints = pd.Series(signal_fingerprints(store, np.arange(len(store)), leads))
     repeated = fingerprints[fingerprints.duplicated(keep=False) & (fingerprints != 0)]
     repeated = repeated.sort_values(kind="stable")
-    if len(repeated):
-        names = store.index.index[repeated.index[repeated == repeated.iloc[0]]]
-        yield (
-            f"  warning: identical samples under several names: "
-            f"{counted(repeated.nunique(), 'recording')}, for example "
-            f"{' and '.join(map(repr, map(str, names[:3])))}"
-        )
+    if not len(repeated):
+        return None
+    names = store.index.index[repeated.index[repeated == repeated.iloc[0]]]
+    text = (
+        f"identical samples under several names: {counted(repeated.nunique(), 'recording')}, "
+        f"for example {' and '.join(map(repr, map(str, names[:3])))}"
+    )
+    return Finding("duplicates", "doubt", text)
 
 
 # ---------------------------------------------------------------------- a backbone's input
@@ -296,32 +318,33 @@ def inspect(
     centred: bool = False,
     findings: Sequence[str] = (),
     picture: Path | None = None,
-) -> list[str]:
+) -> list[Line]:
     """Prepare a record for a backbone and list what the preparation changes, lacks or leaves out.
 
-    Returns findings, one line each; warnings contain `warning:`. Raises BackboneError if the name
-    or an option is unknown, and FileError if the picture cannot be written.
+    Returns descriptions and findings, the last of them unusable if the backbone refuses the record.
+    Raises BackboneError if the name or an option is unknown, and FileError if the picture cannot be
+    written.
 
     Parameters
     ----------
     centred : bool
         Subtract the mean of each lead first, as the preparation of `einthoven-small` does.
     findings : sequence of str
-        Earlier findings about the record, printed first on a page.
+        Earlier lines about the record, printed first on a page.
     picture : Path, optional
         Draw the record before and after preparation to this .png, .svg or .html file; the page
         includes the findings.
     """
     network = _without_weights(backbone, **(options or {}))
     full = network.preparation.centred() if centred else network.preparation
-    lines = [f"for {backbone}: {full.describe()}"]
+    lines: list[Line] = [f"for {backbone}: {full.describe()}"]
     try:
         preparation, notes = _for_leads(network, record, options or {})
         preparation = preparation.centred() if centred else preparation
         lines += [*notes, *_gaps(preparation, record, backbone)]
         crops = prepare_record(preparation, record).numpy()
     except EinthovenError as error:
-        return [*lines, f"  warning: {error}"]
+        return [*lines, Finding("refused", "unusable", str(error))]
     lines += [*_window(preparation, record), *_artefacts(preparation, record)]
     lines += _flat(preparation, record, crops[0])
     lines.append(
@@ -339,7 +362,7 @@ def inspect(
             file=picture,
             start=evaluation_seconds(preparation, record)[0][0],
             title=f"An ECG as {backbone} receives it",
-            findings=[*findings, *lines],
+            findings=[*findings, *map(text_of, lines)],
         )
         lines.append(f"  picture: {picture}")
     return lines
@@ -352,7 +375,7 @@ def _without_weights(name: str, **options: Any) -> Backbone:
 
 def _for_leads(
     network: Backbone, record: Record, options: Mapping[str, Any]
-) -> tuple[Preparation, list[str]]:
+) -> tuple[Preparation, list[Line]]:
     """Fit the preparation to the record's leads, and describe how missing ones are treated."""
     preparation = network.preparation.deriving(record.leads)
     missing = [lead for lead in preparation.sources if lead not in record.leads]
@@ -364,61 +387,60 @@ def _for_leads(
         )
     if missing:
         preparation = _without_weights(network.name, **{**options, "leads": present}).preparation
-    notes = []
+    notes: list[Line] = []
     if preparation.derived:
         notes.append(f"  leads {' '.join(preparation.derived)} are computed from the others, in mV")
     if missing:
-        notes.append(
-            f"  warning: leads {' '.join(missing)} are missing and cannot be computed; built for "
+        text = (
+            f"leads {' '.join(missing)} are missing and cannot be computed; built for "
             f"the others (--leads {','.join(present)}), {entry(network.name).missing_leads}"
         )
+        notes.append(Finding("no-lead", "doubt", text, tuple(missing)))
     return preparation, notes
 
 
-def _gaps(preparation: Preparation, record: Record, backbone: str) -> Iterator[str]:
+def _gaps(preparation: Preparation, record: Record, backbone: str) -> Iterator[Finding]:
     """Frequencies and samples that the record lacks."""
     if record.rate < preparation.rate:
-        yield (
-            f"  warning: {record.rate:g} Hz is below the {preparation.rate:g} Hz of {backbone}: "
+        text = (
+            f"{record.rate:g} Hz is below the {preparation.rate:g} Hz of {backbone}: "
             f"resampling adds nothing above {record.rate / 2:g} Hz"
         )
+        yield Finding("rate", "doubt", text)
     rows = [record.leads.index(lead) for lead in preparation.sources]
     lost = [record.leads[row] for row in rows if not np.isfinite(record.signal[row]).all()]
     fills = [str(step) for step in preparation.steps if isinstance(step, Fill)]
     if lost and fills:
-        yield f"  warning: {' '.join(lost)}: {fills[0]}"
+        yield Finding("missing", "doubt", f"{' '.join(lost)}: {fills[0]}", tuple(lost))
 
 
-def _window(preparation: Preparation, record: Record) -> Iterator[str]:
+def _window(preparation: Preparation, record: Record) -> Iterator[Finding]:
     seconds = preparation.window / preparation.rate
     if record.duration < seconds - 0.5 / record.rate:
-        yield (
-            f"  warning: {record.duration:g} s is shorter than the window of {seconds:g} s; "
-            "zeros fill the rest"
-        )
+        text = f"{record.duration:g} s is shorter than the window of {seconds:g} s"
+        yield Finding("window", "doubt", f"{text}; zeros fill the rest")
         return
     left_out = seconds_left_out(preparation, record)
     if left_out > _WINDOW_SHARE * record.duration:
         count = len(evaluation_seconds(preparation, record))
-        yield (
-            f"  warning: {count} evaluation crops of {seconds:g} s leave out "
-            f"{left_out:.3g} s of the record's {record.duration:g} s"
-        )
+        text = f"{count} evaluation crops of {seconds:g} s leave out {left_out:.3g} s"
+        yield Finding("window", "doubt", f"{text} of the record's {record.duration:g} s")
 
 
-def _artefacts(preparation: Preparation, record: Record) -> Iterator[str]:
+def _artefacts(preparation: Preparation, record: Record) -> Iterator[Line]:
     """Whether the preparation removes mains hum and offsets."""
     hum = quality.mains_hum(record)
-    artefacts: dict[str, bool] = {}
+    artefacts: dict[str, tuple[str, bool]] = {}
     if hum is not None and not set(hum.leads).isdisjoint(preparation.sources):
-        artefacts[f"{hum.frequency:g} Hz mains hum"] = _removes(preparation, hum.frequency)
+        is_removed = _removes(preparation, hum.frequency)
+        artefacts["mains-hum"] = f"{hum.frequency:g} Hz mains hum", is_removed
     if not set(quality.offsets(record)).isdisjoint(preparation.sources):
-        artefacts["offset"] = not preparation.passes_offsets
-    for artefact, is_removed in artefacts.items():
+        artefacts["offset"] = "offset", not preparation.passes_offsets
+    for name, (artefact, is_removed) in artefacts.items():
         if is_removed:
             yield f"  the preparation removes the {artefact}"
         else:
-            yield f"  warning: the preparation keeps the {artefact}"
+            yield Finding(name, "doubt", f"the preparation keeps the {artefact}")
 
 
 def _removes(preparation: Preparation, frequency: float) -> bool:
@@ -427,7 +449,8 @@ def _removes(preparation: Preparation, frequency: float) -> bool:
     return any(step.removes(frequency) for step in preparation.steps)
 
 
-def _flat(preparation: Preparation, record: Record, crop: np.ndarray) -> Iterator[str]:
+def _flat(preparation: Preparation, record: Record, crop: np.ndarray) -> Iterator[Finding]:
     for lead, row in zip(preparation.leads, crop, strict=True):
         if lead in record.leads and np.ptp(record.signal[record.leads.index(lead)]) == 0:
-            yield f"  warning: {lead} is flat; the network receives {np.median(row):.3g}"
+            text = f"{lead} is flat; the network receives {np.median(row):.3g}"
+            yield Finding("flat", "doubt", text, (lead,))

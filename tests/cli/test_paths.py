@@ -45,11 +45,24 @@ def test_the_current_folder_is_a_folder(
     folder: str, hospitals: tuple[Path, Path], cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(hospitals[0])
-    cli("doctor", folder)
+    cli("doctor", folder, status=1)  # noise is no ECG
     cli("pack", folder, hospitals[1] / "store")
     cli("convert-ecg", folder, hospitals[1] / "converted")
     assert len(pd.read_csv(hospitals[1] / "converted" / "ecgs.csv")) == 3
     assert is_cohort(Path("/"))
+
+
+def test_packing_names_recordings_under_several_names(
+    hospitals: tuple[Path, Path], cli: Any, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    assert "identical" not in cli("pack", hospitals[0], store, "--workers", 1).err
+    for file in hospitals[0].glob("00000.*"):
+        shutil.copy(file, hospitals[0] / f"copy{file.suffix}")
+    for file in hospitals[0].glob("copy.hea"):
+        file.write_text(file.read_text().replace("00000", "copy"))
+    err = cli("pack", hospitals[0], tmp_path / "another", "--workers", 1).err
+    assert all(name in err for name in ("'00000'", "'copy'"))
 
 
 def test_another_folder_s_store_is_refused(hospitals: tuple[Path, Path], tmp_path: Path) -> None:

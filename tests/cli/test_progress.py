@@ -125,7 +125,7 @@ def test_warnings_are_lines(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.filterwarnings("default::einthoven.cohorts.cohort.CohortWarning")
-@pytest.mark.parametrize("verb", ["predict", "convert-ecg", "doctor"])
+@pytest.mark.parametrize("verb", ["predict", "convert-ecg", "doctor", "pack"])
 def test_commands_print_warnings_as_lines(verb: str, cli: Any, made: Any, tmp_path: Path) -> None:
     (tmp_path / "ecgs").mkdir()
     record = sample_record()
@@ -134,6 +134,7 @@ def test_commands_print_warnings_as_lines(verb: str, cli: Any, made: Any, tmp_pa
     more = {
         "predict": ("--model", made.model, "--out", tmp_path / "p.csv"),
         "convert-ecg": (tmp_path / "o",),
+        "pack": (tmp_path / "o", "--workers", 1),
     }
     err = cli(verb, tmp_path / "ecgs", *more.get(verb, ())).err
     (line,) = [line for line in err.splitlines() if "gone.hea" in line]

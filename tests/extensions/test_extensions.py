@@ -13,7 +13,7 @@ import torch
 from einthoven.backbones.classifier import create_classifier
 from einthoven.backbones.registry import entry
 from einthoven.cohorts import Cohort
-from einthoven.doctor import inspect
+from einthoven.doctor import inspect, text_of
 from einthoven.errors import BackboneError, RecipeError
 from einthoven.objectives import objective_names, register_objective
 from einthoven.objectives import registry as objectives
@@ -58,8 +58,9 @@ def test_doctor_shows_what_it_does_with_missing_leads(
 ) -> None:
     header = next((synthetic_path / "records100").rglob("*.hea"))
     record = read_record(header)
-    assert any("1000 samples" in line for line in inspect(record, outside_backbone))
-    few = inspect(record.select(("I", "V2")), outside_backbone)
+    whole = map(text_of, inspect(record, outside_backbone))
+    assert any("1000 samples" in line for line in whole)
+    few = map(text_of, inspect(record.select(("I", "V2")), outside_backbone))
     assert any(entry(outside_backbone).missing_leads in line for line in few)
 
 

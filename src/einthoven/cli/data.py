@@ -232,20 +232,23 @@ def pack(
 
     A missing, damaged or flat record, or one with missing samples, is listed in the store's
     quarantine.csv with the reason; the others are packed. Records with doubts, such as limb leads
-    that do not fit each other, are counted; `einthoven doctor STORE` lists them.
+    that do not fit each other, are counted; `einthoven doctor STORE` lists them. Patients, ages or
+    dates that look wrong, and recordings under several names, are named.
     """
     from einthoven.cli.paths import full_cohort, report_packing
+    from einthoven.doctor import duplicates
     from einthoven.records import STANDARD_LEADS
     from einthoven.signals.pack import pack
     from einthoven.signals.store import store_amplitude
 
     names = STANDARD_LEADS if leads is None else lead_names(leads)
-    cohort = full_cohort(source, rate=rate, labels=labels)
+    cohort = full_cohort(source, rate=rate, labels=labels, warn=True)
     with progress_bars() as progress:
         packed = pack(
             cohort, store, leads=names, exclude=exclude or (), workers=workers, progress=progress
         )
     report_packing(packed)
-    if (finding := store_amplitude(packed)) is not None:
-        note(f"Warning: {finding.text}", style="yellow")
+    for finding in (store_amplitude(packed), duplicates(packed)):
+        if finding is not None:
+            note(f"Warning: {finding.text}", style="yellow")
     echo(f"{counted(len(packed), 'record')} in {store}")

@@ -55,13 +55,15 @@ def doctor(
     With --backbone or --picture, the ECG is drawn lead by lead as recorded and as that backbone
     receives it.
 
-    If all records that were read are refused, the exit status is 1.
+    The exit status is 1 if the ECG, the cohort or the store is unusable as a whole: no file is
+    there, or all records that were read are refused or unusable.
     """
     from einthoven.cli.paths import stated_task
     from einthoven.cohorts import is_cohort
-    from einthoven.doctor import ERROR, examine, installation
+    from einthoven.doctor import examine, installation, text_of
     from einthoven.models import initialisation_of
     from einthoven.records.formats import is_record
+    from einthoven.records.quality import Finding
 
     goal = stated_task(task, kind=kind, target=labels, unit=unit)
     if goal and (file is None or (file / STORE_FILE).is_file() or not is_cohort(file)):
@@ -84,6 +86,6 @@ def doctor(
             arguments["picture"] = Path(f"{file.stem}-{backbone}.html")
     lines = installation() if file is None else examine(file, **arguments)
     for line in lines:
-        echo(line)
-    if any(line.startswith(ERROR) for line in lines):
+        echo(text_of(line))
+    if any(isinstance(line, Finding) and line.level == "unusable" for line in lines):
         raise typer.Exit(1)

@@ -113,18 +113,25 @@ def labelled_cohort(path: Path, task: Task | str | None = None, *, min_records: 
 
 
 def full_cohort(
-    path: Path, *, labels: Sequence[str] | None = None, rate: int | None = None
+    path: Path,
+    *,
+    labels: Sequence[str] | None = None,
+    rate: int | None = None,
+    warn: bool = False,
 ) -> Cohort:
     """Open a cohort with all its records, with or without labels; no labels with `labels=()`.
 
-    Raises CohortError if an option applies to another kind of cohort.
+    `warn` prints warnings about patients, ages, dates and the like, for a command in which they
+    matter and that has not printed them yet. Raises CohortError if an option applies to another
+    kind of cohort.
     """
     from einthoven.cohorts import layout_of
     from einthoven.cohorts.cohort import CohortWarning
 
     empty_rows = "keep" if "empty_rows" in layout_of(path).options else None
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CohortWarning)  # no use is made of ages and dates
+        if not warn:
+            warnings.simplefilter("ignore", CohortWarning)
         return _open(path, labels=labels, rate=rate, empty_rows=empty_rows)
 
 

@@ -193,7 +193,7 @@ def _open(
     from einthoven.cli.paths import full_cohort, labelled_cohort, shared_store
 
     columns = {path: labels if path.is_file() else None for path in paths}
-    cohorts = [full_cohort(path, labels=columns[path]) for path in paths]
+    cohorts = [full_cohort(path, labels=columns[path], warn=True) for path in paths]
     guarded = [_protected(text) for text in protect]
     others = [labelled_cohort(path, task) if task else full_cohort(path) for path, task in guarded]
     packed = {

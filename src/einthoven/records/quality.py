@@ -83,7 +83,8 @@ class Finding:
     name : str
         `missing`, `flat`, `no-signal`, `lead-off`, `dropouts`, `clipping`, `identical-leads`,
         `unit`, `amplitude`, `artefact`, `limb-leads`, `offset`, `baseline-wander`, `noise`,
-        `mains-hum`, `calibration-pulse`, `beats`, `electrodes` or `device-quality`.
+        `mains-hum`, `calibration-pulse`, `beats`, `electrodes` or `device-quality`; of other names
+        in `einthoven.doctor`.
     level : {"note", "doubt", "unusable"}
         A note leaves predictions as they are, a doubt is stated with them, and an unusable
         recording has no calls.
