@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from einthoven.backbones.classifier import create_classifier
+from einthoven.files import Json
 from einthoven.models import Model
 from einthoven.predictions import Calibration
 
@@ -26,18 +27,26 @@ STATED = {"rate": "500", "unit": "mV"}
 Started = Callable[..., AbstractContextManager[httpx.Client]]
 
 
-def small_model(name: str = "small") -> Model:
+def small_model(
+    name: str = "small", labels: tuple[str, ...] = LABELS, config: Json | None = None
+) -> Model:
     classifier = create_classifier(
-        "mtecg_tiny_100hz", labels=LABELS, seed=5, depth=1, width=32, heads=1
+        "mtecg_tiny_100hz", labels=labels, seed=5, depth=1, width=32, heads=1
     )
     preparation = classifier.preparation.with_window(seconds=2.5).with_evaluation_crops(3)
+    calibration = Calibration(
+        temperatures=(1.0, 1.0, 2.0), biases=(0.0, 0.1, 0.0), thresholds=(0.1, 0.9, 0.5)
+    )
     return Model(
         classifier.eval().requires_grad_(False),
         preparation,
-        calibration=Calibration(
-            temperatures=(1.0, 1.0, 2.0), biases=(0.0, 0.1, 0.0), thresholds=(0.1, 0.9, 0.5)
-        ),
-        config={"name": name, "digest": "0" * 64, "descriptions": {"AFIB": "atrial fibrillation"}},
+        calibration=None if config else calibration,
+        config={
+            "name": name,
+            "digest": "0" * 64,
+            "descriptions": {"AFIB": "atrial fibrillation"},
+            **(config or {}),
+        },
     )
 
 

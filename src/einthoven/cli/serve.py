@@ -203,8 +203,9 @@ def site(
 
         python -m http.server --directory page
 
-    The browser reads CSV, WFDB and DICOM. It does not check the quality of a recording, go without
-    leads, or explain: that is what `einthoven serve` does. Needs the extra `onnx`.
+    The browser reads CSV, WFDB and DICOM of up to a minute, checks the recording, predicts, and
+    explains by occlusion. It does not go without leads, look for mains hum or judge the average
+    beat: that is what `einthoven serve` does. Needs the extra `onnx`.
     """
     from einthoven.cli.paths import model_folder
     from einthoven.serve import write_site

@@ -51,11 +51,10 @@ class Segment(NamedTuple):
 
 def r_peaks(record: Record) -> NDArray[np.float64]:
     """Times of the R peaks in s, ascending; empty without any, or below 1 s."""
-    rate = record.rate
-    if record.duration < 1 or rate <= 2 * _BAND[1]:
+    rate, band = record.rate, band_pass(record.rate)
+    if record.duration < 1 or band is None:
         return np.zeros(0)
     x = np.nan_to_num(record.signal.astype(np.float64))
-    band = sps.butter(2, _BAND, "bandpass", fs=rate, output="sos")
     energy = (sps.sosfiltfilt(band, x - x[:, :1], axis=1) ** 2).sum(axis=0)
     # A running sum leaves values around zero, of both signs, behind a stretch of high energy.
     smooth = uniform_filter1d(energy, max(1, round(_SMOOTHING * rate)))
@@ -73,6 +72,14 @@ def r_peaks(record: Record) -> NDArray[np.float64]:
     sharp = np.sqrt(energy)
     windows = [(max(0, place - half), place + half + 1) for place in peaks]
     return np.array([(a + int(sharp[a:b].argmax())) / rate for a, b in windows])
+
+
+def band_pass(rate: float) -> NDArray[np.float64] | None:
+    """Second-order sections of the filter for QRS complexes, `(sections, 6)`; None up to 50 Hz."""
+    if rate <= 2 * _BAND[1]:
+        return None
+    sections: NDArray[np.float64] = sps.butter(2, _BAND, "bandpass", fs=rate, output="sos")
+    return sections
 
 
 def _without_t_waves(

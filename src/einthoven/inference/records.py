@@ -99,7 +99,10 @@ class RecordPrediction:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def to_json(self, name: str) -> Json:
-        """All fields but the record, for JSON; `name` is that of the record."""
+        """All fields but the record, for JSON; `name` is that of the record.
+
+        Unbounded intervals are left out, because JSON has no infinite numbers.
+        """
         above = self.above_threshold
         if self.values:
             outputs: Json = {"values": self.values, "units": self.units}
@@ -116,7 +119,9 @@ class RecordPrediction:
             "thresholds": self.thresholds,
             "answers": self.answers,
             "class_set": list(self.class_set),
-            "intervals": self.intervals,
+            "intervals": {
+                name: ends for name, ends in self.intervals.items() if math.isfinite(ends[0])
+            },
             "above_threshold": None if above is None else list(above),
             "without_call": list(self.without_call),
             "derived_leads": list(self.derived_leads),

@@ -162,7 +162,7 @@ class ServedModel:
         try:
             model = self._explained
             # Imported here, as what embeds below, because both import torch.
-            from einthoven.explain import DEFAULT, attribute, shares_of
+            from einthoven.explain import DEFAULT, METHODS, attribute, shares_of
 
             method = request.method or DEFAULT
             record = request.upload.read()
@@ -178,6 +178,7 @@ class ServedModel:
             "record": request.upload.name or "upload",
             "label": result.label,
             "method": result.method,
+            "summary": METHODS[result.method].summary,
             "is_for_label": result.is_for_label,
             "baseline": result.baseline,
             "output": result.output,

@@ -11,12 +11,13 @@ from typing import Any
 
 from einthoven.cohorts.synthetic import sample_record
 from einthoven.errors import EvaluationError, FileError
+from einthoven.explain import METHODS
 from einthoven.files import Json, check_output, write_json, write_text
 from einthoven.models import export_onnx, load_model
 from einthoven.models.model import Model
-from einthoven.predictions import LabelSets
 from einthoven.predictions.calibration import Calibration
 from einthoven.records.csv_write import csv_content
+from einthoven.serve.checks import checks_for
 from einthoven.serve.description import ASSETS, description_of
 
 RUNTIME = "onnxruntime-web"
@@ -26,6 +27,7 @@ RUNTIME_FILES = ("ort.wasm.bundle.min.mjs", "ort-wasm-simd-threaded.wasm")
 
 _PAGE = "index.html"
 _SERVER_ONLY = (_PAGE, "backend.js", "browser.js", "docs.html", "docs.js")
+_METHOD = "occlusion-waves"
 _STEPS = ("centre", "resample")  # of prepare.js
 _POLICY = (
     "default-src 'self'; script-src 'self' 'wasm-unsafe-eval'; img-src 'self' data: blob:; "
@@ -101,9 +103,13 @@ def _description(model: Model) -> Json:
         "steps_before": [step.to_dict() for step in steps],
         "window": preparation.window,
         "short": preparation.crop.short,
+        "evaluation_crops": preparation.evaluation_crops,
+        "passes_offsets": preparation.passes_offsets,
         "thresholds": list(calibration.thresholds) if has_thresholds else None,  # type: ignore[union-attr]
-        "sets": model.sets.to_dict() if isinstance(model.sets, LabelSets) else None,
-        "units": units,
+        "sets": None if model.sets is None else model.sets.to_dict(),
+        "units": {name: unit for name, unit in units.items() if unit},
+        "explanation": {"method": _METHOD, "summary": METHODS[_METHOD].summary},
+        "checks": checks_for(preparation.rate),
     }
     return description_of(model.name, model) | further
 

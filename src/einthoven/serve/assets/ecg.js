@@ -4,6 +4,8 @@ const SVG = "http://www.w3.org/2000/svg";
 const SHEET = [["I", "aVR", "V1", "V4"], ["II", "aVL", "V2", "V5"], ["III", "aVF", "V3", "V6"], ["II"]];
 const LEFT = 10; // mm, for the calibration pulse
 const WIDTH = 250; // mm of signal
+const NAME = 3.2; // mm, height of a lead's name, which has
+const READABLE = 11; // pixels or more
 const LEVELS = [0.2, 0.4, 0.6, 0.8]; // opacity of an attribution
 const SMOOTH = 4; // buckets of 10 ms
 
@@ -106,6 +108,7 @@ export function draw(signal, options) {
       svg.append(node("path", { class: "trace", "data-lead": strip.lead, d: line(values, strip.x, step, y) }));
       const name = node("text", { x: strip.x + 1, y: y - Math.min(Math.max(reach(values.subarray(0, 60), 1) + 1.5, 6), 16) });
       name.textContent = strip.lead;
+      if (pixels) name.style.fontSize = `${Math.max(NAME, READABLE / pixels)}px`;
       svg.append(name);
     }
   });

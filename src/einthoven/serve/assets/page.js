@@ -163,7 +163,7 @@ async function why(label) {
     return;
   }
   await attempt(`Explaining ${label} …`, async () => {
-    state.attribution = await backend.explain(state.files, state.stated, model()?.name, label, at("token").value);
+    state.attribution = await backend.explain(state.files, state.stated, model()?.name, label, at("token").value, (share) => say(`Explaining ${label} … ${Math.round(100 * share)} %`));
     at("why").replaceChildren(...explanation(state.attribution));
     at("why").hidden = false;
     render();

@@ -35,7 +35,8 @@ export function findings(answer) {
       items.push(element("li", { class: "doubt" }, element("strong", { text: "Warning: " }), warning));
     }
   }
-  if (!items.length) items.push(element("li", { class: "note", text: answer.checked === false ? "The quality of the recording was not checked." : "Nothing unusual about the recording." }));
+  if (!items.length) items.push(element("li", { class: "note", text: "Nothing unusual about the recording." }));
+  if (answer.unchecked) items.push(element("li", { class: "hint", text: `Not checked in the browser, but by the server: ${answer.unchecked}.` }));
   return items;
 }
 
@@ -119,7 +120,7 @@ export function explanation(result) {
   if (result.is_for_label) parts[1].append(element("span", { class: "key against" }), " speaks against it; the stronger the colour, the more.");
   const error = result.completeness_error;
   parts.push(element("p", { class: "hint", text:
-    `Method: ${result.method}. ` +
+    `Method: ${result.method}, ${result.summary}. ` +
     (error === null || error === undefined ? "" : `The contributions sum to the change of the output from flat lines, ${(result.output - result.baseline_output).toFixed(2)}, up to ${error.toPrecision(2)}. `) +
     "Colours show what changes the output of this network, not a cause of disease; a wrong prediction has colours too." }));
   if (result.similar?.length) parts.push(similarTable(result.similar));

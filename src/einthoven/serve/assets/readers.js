@@ -37,7 +37,7 @@ export async function read(files, stated) {
   if (signal.rows.some((row) => !row.length || !row.every(Number.isFinite))) {
     refuse("samples are missing or no numbers", "use the server, which reads such files");
   }
-  return signal;
+  return { ...signal, rows: signal.rows.map((row) => Float32Array.from(row)) }; // as Python's records
 }
 
 export function readCsv(text, { rate, unit, leads }) {
