@@ -124,6 +124,7 @@ def test_the_doctor_reads_the_same_targets(cli: Any, own: Path) -> None:
         ("--kind", "regression", "--target", "rhythm"),
         ("--kind", "regression", "--target", "lvef", "--set", "pos_weight=[2]"),
         ("--kind", "regression", "--target", "lvef", "--set", "data.aggregate=max"),
+        ("--kind", "regression", "--target", "lvef", "--set", "stage2.distillation=0.7"),
         ("--target", "lvef <= 40", "--set", "regression_loss=huber"),
         ("--kind", "ordinal", "--target", "lvef"),
         ("--kind", "regression", "--target", "lvef", "--task", "task.toml"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +11,12 @@ from typing import Any
 import pytest
 import torch
 from pretraining_models import load_pretraining
+from torch.nn.functional import binary_cross_entropy_with_logits
 
 from einthoven.backbones.layers.patches import sincos_positions
 from einthoven.objectives.hubert import cluster_logits, cluster_losses
 from einthoven.objectives.mae import MaskedAutoencoder, masked_mse, standardise_patches
+from einthoven.stages.finetune import distillation_loss
 
 
 def test_masked_reconstruction_loss(parity: Callable[[str], Any]) -> None:
@@ -37,6 +40,22 @@ def test_cluster_prediction_loss(parity: Callable[[str], Any]) -> None:
     for name in mixtures:
         share = float(name.removeprefix("mixed_loss_alpha_").replace("_", "."))
         case.check(**{name: share * at_hidden + (1 - share) * elsewhere})
+
+
+def test_self_distillation_loss(parity: Callable[[str], Any]) -> None:
+    """`loss` has the release's temperature and share, the others those of their names."""
+    case = parity("ssl_self_distillation_loss")
+    student, teacher, targets = (case.stored(f"in_{x}") for x in ("student", "teacher", "target"))
+    loss = binary_cross_entropy_with_logits(student, targets)
+    for name in case.meta["outputs"]:
+        numbers = re.fullmatch(r"loss_T([\d_]+)_w(\d)(\d*)", name)
+        temperature, share = (
+            (float(numbers[1].replace("_", ".")), float(f"{numbers[2]}.{numbers[3]}"))
+            if numbers
+            else (case.number_after("defaults T"), case.number_after(", w"))
+        )
+        keys: Any = {"form": "labels", "share": share, "temperature": temperature}
+        case.check(**{name: distillation_loss(loss, student, teacher, **keys)})
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from einthoven.backbones.classifier import Classifier, create_classifier
-from einthoven.stages.finetune import regularise, set_drop_path
+from einthoven.files import read_tensors
+from einthoven.stages.finetune import distillation_loss, regularise, set_drop_path
 from einthoven.stages.posttrain import PosttrainResult
 from einthoven.stages.recipe import Stage2
-from einthoven.training.loop import Loop, Result
+from einthoven.training.loop import BEST, Loop, Result
 from einthoven.weights import load_backbone
 
 SIZE = {"depth": 3, "width": 32, "heads": 1}
@@ -145,3 +146,34 @@ def test_mixes_and_the_moving_average_are_those_of_the_recipe(tmp_path: Path, tr
         run = train(tmp_path / name, stage1=None, stage2=base | keys)
         states.append(run.classifier.head.weight.detach())
     assert all(not torch.equal(a, b) for a, b in combinations(states, 2))
+
+
+def test_self_distillation_trains_a_second_network_from_the_same_start(
+    tmp_path: Path, train: Train
+) -> None:
+    base = {"epochs": 1, "select": "last", "warmup_epochs": 0}
+    plain = train(tmp_path / "plain", stage2=base)
+    student = train(tmp_path / "student", stage2=base | {"distillation": 0.7})
+    teacher, _ = read_tensors(tmp_path / "student" / "stage2" / "teacher" / BEST)
+    for name, value in plain.classifier.state_dict().items():
+        assert torch.equal(teacher[name], value)
+    assert not torch.equal(student.classifier.head.weight, plain.classifier.head.weight)
+
+
+def test_without_a_share_the_loss_of_a_student_is_that_of_the_task() -> None:
+    student, teacher, loss = torch.randn(3, 5), torch.randn(3, 5), torch.tensor(0.5)
+    keys: Any = {"temperature": 2.0, "form": "labels"}
+    assert distillation_loss(loss, student, teacher, share=0.0, **keys) == loss
+    assert distillation_loss(loss, teacher, teacher, share=1.0, **keys) == pytest.approx(
+        0, abs=1e-6
+    )
+
+
+def test_divergence_of_exclusive_classes() -> None:
+    """Against the sum by hand, for two records of three classes."""
+    student, teacher = torch.tensor([[2.0, 0.0, -2.0], [0.0, 0.0, 4.0]]), torch.zeros(2, 3)
+    p, q = teacher.softmax(1), (student / 2).softmax(1)
+    expected = 4 * (p * (p / q).log()).sum(1).mean()
+    keys: Any = {"share": 1.0, "temperature": 2.0, "form": "classes"}
+    value = distillation_loss(torch.tensor(0.0), student, teacher, **keys)
+    assert value == pytest.approx(float(expected), rel=1e-5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, kl_div
 
 from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
@@ -22,6 +24,7 @@ from einthoven.stages.pretrain import exempt_parameters, parts_of
 from einthoven.stages.recipe import Stage2
 from einthoven.stages.validation import LOSS, record_losses, validation_metrics
 from einthoven.tasks import Criterion
+from einthoven.tasks.kind import Form
 from einthoven.training.checkpoint import load_weights
 from einthoven.training.loop import BEST, Loop, Result
 from einthoven.training.optim import parameter_groups
@@ -34,10 +37,13 @@ def finetune(
     settings: Stage2,
     folder: Path,
     context: Context,
+    *,
+    teacher: Classifier | None = None,
 ) -> Result:
     """Train backbone and head in place; they end with the weights of the selected epoch.
 
-    Nothing is measured without validation records.
+    Nothing is measured without validation records. With a teacher, which is not trained, the loss
+    is `distillation_loss`.
     """
     regularise(classifier, settings)
     processes = context.processes
@@ -45,7 +51,12 @@ def finetune(
     loop = Loop(
         name="stage 2, fine-tuning",
         model=classifier,
-        loss=partial(_classifier_loss, criterion=context.criterion),
+        loss=partial(
+            _classifier_loss,
+            criterion=context.criterion,
+            settings=settings,
+            teacher=teacher and deepcopy(teacher).eval().requires_grad_(False),
+        ),
         batches=TrainingBatches(
             train,
             micro,
@@ -148,11 +159,64 @@ def set_drop_path(backbone: Backbone, rate: float, *, schedule: str = "linear") 
 
 
 def _classifier_loss(
-    model: nn.Module, batch: Batch, device: torch.device, *, criterion: Criterion
+    model: nn.Module,
+    batch: Batch,
+    device: torch.device,
+    *,
+    criterion: Criterion,
+    settings: Stage2,
+    teacher: Classifier | None,
 ) -> Tensor:
-    logits = model(batch.signals.to(device))
+    signals = batch.signals.to(device)
     # In fp32 under autocast as well: the sum over 71 rare labels is small.
-    return criterion.mean(logits.float(), batch.targets.to(device))
+    logits = model(signals).float()
+    loss = criterion.mean(logits, batch.targets.to(device))
+    if teacher is None:
+        return loss
+    with torch.no_grad():
+        known = teacher(signals).float()
+    return distillation_loss(
+        loss,
+        logits,
+        known,
+        form=criterion.form,
+        share=settings.distillation,
+        temperature=settings.temperature,
+    )
+
+
+def distillation_loss(
+    loss: Tensor, student: Tensor, teacher: Tensor, *, form: Form, share: float, temperature: float
+) -> Tensor:
+    """Loss of a student: part the task's loss, part the divergence from the teacher's predictions.
+
+    The divergence is the squared temperature times that of Kullback and Leibler from the teacher's
+    tempered probabilities to the student's, a mean over records and labels, or over records for
+    exclusive classes (Hinton et al., "Distilling the Knowledge in a Neural Network", 2015; for
+    labels as in the release of MTECG).
+
+    Parameters
+    ----------
+    loss : Tensor
+        Mean loss of the task for the student.
+    student, teacher : Tensor
+        Logits, `(records, outputs)`.
+    form : {"labels", "classes"}
+        Form of the task.
+    share : float
+        Weight of the divergence; the rest is that of the loss.
+    temperature : float
+        Divisor of the logits.
+    """
+    student, teacher = student / temperature, teacher / temperature
+    if form == "labels":
+        targets = teacher.sigmoid()
+        entropies = binary_cross_entropy_with_logits(teacher, targets)
+        divergence = binary_cross_entropy_with_logits(student, targets) - entropies
+    else:
+        logs = student.log_softmax(1), teacher.log_softmax(1)
+        divergence = kl_div(*logs, log_target=True, reduction="batchmean")
+    return share * temperature**2 * divergence + (1 - share) * loss
 
 
 def _validate(model: nn.Module, *, source: SignalSource, context: Context) -> dict[str, float]:

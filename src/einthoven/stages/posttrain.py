@@ -74,6 +74,7 @@ from einthoven.weights.public import config_of_weights
 
 log = logging.getLogger(__name__)
 GAIN = "gain.json"
+TEACHER = "teacher"  # folder in that of stage 2
 
 
 class RecipeWarning(UserWarning):
@@ -213,13 +214,18 @@ def criterion_of(recipe: Recipe, task: Task, targets: Matrix) -> Criterion:
     Raises
     ------
     RecipeError
-        If the weights do not match the targets, the loss is one of numbers, or the crops cannot be
-        aggregated so.
+        If the weights do not match the targets, or the loss, the aggregation of crops or
+        distillation is one of another kind of target.
     """
     if recipe.data.aggregate == "max" and task.behaviour.form != "labels":
         raise RecipeError(
             f"data.aggregate = max does not apply to {task.kind}",
             remedy="set data.aggregate=probability, the mean over crops",
+        )
+    if recipe.stage2 and recipe.stage2.distillation and task.behaviour.form == "values":
+        raise RecipeError(
+            "stage2.distillation does not apply to numbers: they have no probabilities",
+            remedy="leave it out",
         )
     loss, weights = recipe.regression_loss, recipe.pos_weight
     if loss != "l2" and task.behaviour.form != "values":
@@ -338,7 +344,14 @@ def train_stages(
         if fits and not (folder / CHECKPOINT).is_file():
             fit_statistics(classifier.backbone, train, seed=recipe.seed)
         probed = {name: value.clone() for name, value in classifier.state_dict().items()}
-        result = finetune(classifier, train, validation, recipe.stage2, folder, context)
+        teacher = None
+        if recipe.stage2.distillation:
+            finetune(classifier, train, validation, recipe.stage2, folder / TEACHER, context)
+            teacher = deepcopy(classifier)
+            classifier.load_state_dict(probed)
+        result = finetune(
+            classifier, train, validation, recipe.stage2, folder, context, teacher=teacher
+        )
         if recipe.stage1 and recipe.stage2.keep != "always" and validation is not None:
             is_kept = _keep_better(classifier, probed, validation, folder, context)
             result = replace(result, is_kept=is_kept)

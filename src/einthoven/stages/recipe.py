@@ -183,6 +183,12 @@ class Stage2(Optimisation):
     """Decay, per step, of the moving average of all weights and of the statistics of batch norm,
     which is validated and kept in place of the last weights; 0 is off. In the first steps the decay
     is smaller."""
+    distillation: Share = 0.0
+    """Self-distillation: the fine-tuned network becomes the teacher of a second one, which starts
+    as it did. Share of the divergence from the teacher in the second one's loss; 0 is off, 0.7 is
+    that of MTECG's release. Takes twice the time."""
+    temperature: Annotated[float, Field(gt=0)] = 2.0
+    """Divisor of the logits of both networks in the divergence."""
     freeze_positions: bool = False
     """Freeze position embeddings; ST-MEM trains them."""
     freeze_extractor: bool = False
@@ -615,6 +621,7 @@ _OVERRULED: tuple[tuple[str, str, Callable[[Any], bool], str], ...] = (
     ("stage2.warmup_epochs", "stage2.schedule", "one-cycle".__eq__, "set one_cycle.warmup_share"),
     ("stage2.min_lr", "stage2.schedule", "cosine".__ne__, "choose the schedule cosine"),
     ("stage2.drop_path_schedule", "stage2.drop_path", not_, "set stage2.drop_path"),
+    ("stage2.temperature", "stage2.distillation", not_, "set stage2.distillation"),
     ("stage2.dropout_where", "stage2.dropout", not_, "set stage2.dropout"),
     ("stage2.decay_exempt", "stage2.weight_decay", not_, "set stage2.weight_decay"),
     ("decay_exempt", "weight_decay", not_, "set weight_decay"),
