@@ -143,6 +143,19 @@ def test_folds_share_the_positives_of_a_label(positives: int) -> None:
         assert set(counts) <= {positives // 5, positives // 5 + 1}
 
 
+def test_folds_of_the_column_are_used_where_their_number_fits() -> None:
+    names, stated = [f"p{i}" for i in range(12)], np.tile([7, 9, 10], 4)
+    cohort = cohort_of(names, ["train"] * 12, [[i % 2] for i in range(12)])
+    cohort = replace(cohort, table=cohort.table.assign(fold=stated))
+    for part, fold in zip(cohort.folds(3), (7, 9, 10), strict=True):
+        assert part.ids("test").tolist() == cohort.ids()[stated == fold].tolist()
+    assert cohort.folds(4)[0].ids("test").tolist() != cohort.ids()[stated == 7].tolist()
+    shared = replace(cohort, table=cohort.table.assign(patient=[*names[:-1], "p0"]))
+    assert len(shared.folds(4)) == 4
+    with pytest.raises(CohortError, match="p0"):
+        shared.folds(3)
+
+
 def test_impossible_folds_are_refused() -> None:
     cohort = cohort_of(["a", "b", "c", "c"], ["train"] * 4, [[1], [0], [1], [0]])
     assert len(cohort.folds(3)) == 3

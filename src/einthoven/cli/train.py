@@ -66,8 +66,8 @@ Folds = Annotated[
     typer.Option(
         min=3,
         help="Cross-validation, recommended below 2,000 records: every record is tested by a "
-        "model that has not seen its patient, and the final model is trained on all records. The "
-        "cohort's own splits are not used.",
+        "model that has not seen its patient, and the final model is trained on all records. A "
+        "column fold that has as many is used; other splits of the cohort are not.",
         show_default=False,
     ),
 ]
@@ -148,6 +148,8 @@ def posttrain(
     usable = labelled.select(packed.without_quarantined(labelled.ids()))
     if folds is None:
         _recommend_folds(usable)
+    elif labelled.has_folds(folds):
+        note("Folds: those of the column fold")
     _report_unlearnable(usable if folds is None else usable.with_splits("train"))
     run = run_experiment if folds is None else partial(run_folds, folds=folds)
     was_finished = (out / METRICS_FILE).is_file()

@@ -238,15 +238,17 @@ class Cohort:
     def folds(self, count: int, *, seed: int = 0) -> list[Cohort]:
         """Cross-validation: the same records in `count` other divisions into splits.
 
-        Patients are divided into `count` folds, stratified by their rarest label, or the fifth of a
-        number. The k-th cohort
-        tests on fold k, validates on the next one and trains on the others, so that every record
-        is in one test split and in one validation split. The present splits are not used.
+        The folds are those of the column `fold` if it has `count` (`has_folds`). Otherwise
+        patients are divided into folds, stratified by their rarest label, or the fifth of a number.
+        The k-th cohort tests on fold k, validates on the next one and trains on the others, so that
+        every record is in one test split and in one validation split. The present splits are not
+        used.
 
         Raises
         ------
         CohortError
-            If there are fewer than 3 folds, or fewer patients than folds.
+            If there are fewer than 3 folds, fewer patients than folds, or a patient is in several
+            folds of the column.
         """
         patients = len(np.unique(self.patients()))
         if not FEWEST_FOLDS <= count <= patients:
@@ -257,13 +259,33 @@ class Cohort:
                 if patients >= FEWEST_FOLDS
                 else "add patients",
             )
-        places = stratified_places(self.patients(), self.strata(), count=count, seed=seed)
+        if self.has_folds(count):
+            places = self._stated_folds()
+        else:
+            places = stratified_places(self.patients(), self.strata(), count=count, seed=seed)
         return [
             self.with_splits(
                 np.select([places == k, places == (k + 1) % count], ["test", "validation"], "train")
             )
             for k in range(count)
         ]
+
+    def has_folds(self, count: int) -> bool:
+        """Whether the column `fold` divides the records into `count` folds."""
+        return "fold" in self.table and bool(self.table["fold"].nunique() == count)
+
+    def _stated_folds(self) -> NDArray[np.intp]:
+        """Place of each record's fold among those of the column, in the order of their numbers."""
+        folds = pd.to_numeric(self.table["fold"])
+        several = folds.groupby(self.table["patient"]).nunique() > 1
+        if several.any():
+            raise CohortError(
+                f"{self.name}: {several.sum()} patients are in more than one fold, such as "
+                f"{several.idxmax()!r}",
+                remedy="put all records of a patient into one fold, or ask for another number of "
+                "folds, and einthoven divides the patients",
+            )
+        return np.unique(folds, return_inverse=True)[1]
 
     def with_splits(self, splits: str | NDArray[np.str_]) -> Cohort:
         """Put the records into other splits: one for all of them, or one for each."""

@@ -95,7 +95,8 @@ def run_folds(
     Parameters
     ----------
     folds : int
-        Number of folds (`Cohort.folds`); the cohort's own splits are not used.
+        Number of folds (`Cohort.folds`), which may be those of the column `fold`; the cohort's own
+        splits are not used.
     cohort, store, backbone, recipe, out, weights, options, resamples, allow_leakage
         As in `run_experiment`. Resamples are drawn by patient.
 
@@ -129,6 +130,8 @@ def run_folds(
         options=options, leakage=leakage, world=processes.world,
     )  # fmt: skip
     request |= {"folds": folds, "public_weights": check_public_weights(backbone, weights, cohort)}
+    if cohort.has_folds(folds):
+        request["fold_column"] = [part.digest for part in parts]
     request["compared_records"] = compared_records(weights, tested)
     resolved, policy = _resolved(recipe, parts, store, processes)
     request |= {"policy": {each.key: each.value for each in policy}} if policy else {}
