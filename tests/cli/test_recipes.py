@@ -31,6 +31,14 @@ def test_name_shows_the_file_of_the_backbone(cli: Any) -> None:
     assert " scratch" in cli("recipes", "scrach", status=1).err
 
 
+def test_a_file_of_the_user_is_shown(cli: Any, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    assert own.name in cli("recipes", own, status=1).err
+    own.write_text("# mine\nseed = 1\n")
+    assert cli("recipes", own).out.strip() == own.read_text().strip()
+    assert own.name in cli("recipes", own, "--copy", tmp_path / "new.toml", status=1).err
+
+
 def test_copy_is_the_same_recipe_under_another_name(cli: Any, tmp_path: Path) -> None:
     loaders = dict.fromkeys(recipe_names(Pretraining), load_pretraining)
     for name, load in {**loaders, **dict.fromkeys(recipe_names(), load_recipe)}.items():

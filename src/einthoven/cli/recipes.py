@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from einthoven.cli.options import output_file
 from einthoven.cli.progress import echo, note, output
 from einthoven.errors import RecipeError
-from einthoven.files import write_text
+from einthoven.files import read_toml, write_text
 from einthoven.models import SHIPPED, initialisation_of
 
 
@@ -58,7 +58,14 @@ def recipes(
         return
     kind = Pretraining if name in recipe_names(Pretraining) else Recipe
     file = recipe_file(recipe_for(initialisation_of(backbone, random=True).backbone, name), kind)
+    is_own = not file.is_relative_to(RECIPES)
+    if is_own and copy:
+        raise RecipeError(f"--copy: {name} is no shipped recipe", remedy="copy the file itself")
+    read_toml(file, RecipeError)
     text = file.read_text(encoding="utf-8")
+    if is_own:
+        echo(text.rstrip())
+        return
     shipped = file.stem if kind is Pretraining else str(file.relative_to(RECIPES).with_suffix(""))
     if shipped != name:
         note(f"Recipe {shipped}, for {backbone}")
