@@ -60,6 +60,29 @@ def test_explain_similar_and_map(
     cli("map", embeddings, *drawn[:4], "--out", tmp_path / "plain.svg")  # without a cohort
 
 
+def test_similar_records_of_a_table_of_other_targets(
+    synthetic: Cohort, tmp_path: Path, cli: Cli
+) -> None:
+    paths = [path.with_suffix(".hea") for path in synthetic.paths()[:6]]
+    lines = [f"{path},p{i},{40 + i},word {i}" for i, path in enumerate(paths)]
+    table = tmp_path / "numbers.csv"
+    table.write_text("\n".join(["path,patient,lvef,comment", *lines]))
+    embeddings, shown = str(tmp_path / "e.parquet"), []
+    for target in ("lvef", "qt"):
+        task = {"kind": "regression", "target": target, "mean": [0.0], "scale": [1.0]}
+        network = create_classifier("resnet1d_wang", labels=(target,), seed=0, width=8).eval()
+        model = tmp_path / target
+        save_model(Model(network, network.preparation, config={"task": task}), model)
+        if target == "lvef":
+            cli("embed", table, "--model", model, "--out", embeddings)
+        near = ["--cohort", table, "--embeddings", embeddings, "--json"]
+        found = json.loads(cli("similar", model, paths[0], *near).out)["similar"]
+        shown.append({row["record"]: row["labels"] for row in found})
+    numbers, nothing = shown
+    assert numbers == {str(path): [f"lvef {40 + i}"] for i, path in enumerate(paths) if i}
+    assert nothing == {record: [] for record in numbers}
+
+
 def test_embeddings_of_another_model_are_refused(
     model: str, synthetic: Cohort, synthetic_path: Path, tmp_path: Path, cli: Cli
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -213,12 +214,32 @@ def gallery_of(
     model: Model, source: Path, embeddings: Path | None, store: Path | None
 ) -> tuple[Cohort, Gallery]:
     """A cohort, and the embeddings of its records by a model; of those that have one."""
-    from einthoven.cli.paths import full_cohort
     from einthoven.explain import Gallery
 
-    cohort = full_cohort(source)
+    cohort = _with_shown_labels(model, source)
     stored = _embeddings_of(model, cohort, source, embeddings, store)
     return cohort, Gallery.of(stored.records, stored.patients, stored.vectors)
+
+
+def _with_shown_labels(model: Model, source: Path) -> Cohort:
+    """A cohort with its labels; of a table with other columns than labels, the model's targets."""
+    from einthoven.cli.paths import full_cohort, labelled_cohort
+    from einthoven.cohorts import layout_of, table
+    from einthoven.errors import CohortError
+    from einthoven.tasks.task import is_read_from
+
+    try:
+        return full_cohort(source)
+    except CohortError:
+        if layout_of(source) is not table.TABLE:
+            raise
+    task, columns = model.task.stated(), table.columns_of(source)
+    targets = task.target or model.labels
+    if all(is_read_from(name, columns) for name in targets):
+        return labelled_cohort(source, replace(task, target=targets))
+    cohort = full_cohort(source, labels=())
+    note(f"{source} has no columns of the model's targets: its records are listed without labels")
+    return cohort
 
 
 def labels_of(cohort: Cohort, row: int) -> list[str]:
@@ -243,7 +264,7 @@ def _embeddings_of(
         name = f"{cohort.name}-{sha256(key.encode()).hexdigest()[:12]}.parquet"
         file = cache() / "embeddings" / name
         if not file.is_file():
-            packed = store_of(source, store, leads=model.preparation.sources)
+            packed = store_of(source, store, labels=(), leads=model.preparation.sources)
             file.parent.mkdir(parents=True, exist_ok=True)
             note(f"Embedding {counted(len(cohort), 'record')} into {file} (once)")
             with progress_bars() as progress:
