@@ -20,12 +20,14 @@ from einthoven.evaluate import compare, score_predictions
 from einthoven.experiment.ensembles import mean_predictions
 from einthoven.experiment.evaluation import evaluate_model
 from einthoven.experiment.folds import run_folds
+from einthoven.experiment.robustness import measure_robustness
 from einthoven.experiment.run import RunResult, run_experiment
 from einthoven.files import read_json, write_tensors
 from einthoven.inference import predict_cohort
 from einthoven.models import load_model
 from einthoven.predictions import Predictions
 from einthoven.report.page import write_report
+from einthoven.report.robustness import robustness_table
 from einthoven.signals.store import Store
 from einthoven.stages.logistic import fit_logistic, search_penalty
 from einthoven.stages.recipe import Data, Recipe, Stage1, Stage2
@@ -187,6 +189,33 @@ def test_a_model_is_evaluated_again(
     )
     stored = read_json(folder / "evaluation.json")
     assert read_json(tmp_path / "evaluation.json")["score"].keys() == stored["score"].keys()
+
+
+def test_robustness_is_measured_and_reported(
+    run: RunResult, cohort: Cohort, synthetic_store: Store
+) -> None:
+    """Differences are those of the predictions, in the metrics of the kind."""
+    model = load_model(run.run.path / "model")
+    clean = predict_cohort(model, cohort, synthetic_store, "test")
+    result = measure_robustness(
+        model, cohort, synthetic_store, "test", clean, resamples=20,
+        lead_sets={"lead I": ("I",)}, snrs=(6.0,), noises=("muscle",), offsets=(0.0,),
+    )  # fmt: skip
+    metrics = [key for key, x in result["clean"].items() if isinstance(x, dict)]
+    assert metrics
+    for part in ("leads", "noise", "offsets"):
+        (condition,) = result[part]
+        for key in metrics:
+            changed, before = condition[key]["value"], result["clean"][key]["value"]
+            assert condition[key]["difference"] == pytest.approx(changed - before, abs=1e-9)
+            assert len(condition[key]["difference_interval"] or (0, 0)) == 2
+    assert all(result["offsets"][0][key]["difference"] == 0 for key in metrics)
+    table = robustness_table({"robustness": result}, score_predictions(clean).to_dict())
+    assert table is not None
+    assert [len(row) for row in table.rows] == [len(table.head)] * 4
+    assert {"multiclass": "Balanced accuracy", "regression": "MAE of rate (/min)"}.get(
+        cohort.target.kind, table.head[1]
+    ) in table.head
 
 
 def test_folds(

@@ -255,12 +255,11 @@ def evaluate_model(
         Folder for evaluation and card; by default the model folder. With it, the model folder
         keeps its own.
     robustness : bool
-        Predict the split 16 times again, with fewer leads, noise and offsets (labels and classes
-        only). Unless all records
+        Predict the split 16 times again, with fewer leads, noise and offsets. Unless all records
         are scored or the model was trained on the validation split, this split decides which labels
-        are answered with fewer leads (`lead_accuracy` of config.json; with `out` only if the model
-        has none, and only if all of its labels are scored). Otherwise, earlier measurements that
-        are still valid are kept.
+        or classes are answered with fewer leads (`lead_accuracy` of config.json; with `out` only if
+        the model has none, and only if all of its labels are scored). Otherwise, earlier
+        measurements that are still valid are kept.
     resamples, seed, by
         Settings of every bootstrap.
     progress : Progress, optional
@@ -290,15 +289,13 @@ def evaluate_model(
     evaluation["leakage"] = leakage
     evaluation["population"] = population(cohort, store)
     evaluation["robustness"] = reusable_part(folder, evaluation, "robustness")
-    if robustness and model.task.behaviour.form == "values":
-        log.info("fewer leads, noise and offsets are measured for labels and classes only")
-    elif robustness:
+    if robustness:
         clean = calibrate_table(model, table)
         evaluation["robustness"] = measure_robustness(
             model, cohort, store, split, clean, **options, **work
         )
         seen = find_leakage(read_fingerprints(folder), (cohort, store), "validation")
-        is_apart = split != ALL and len(cohort.ids("validation"))
+        is_apart = split != ALL and len(cohort.ids("validation")) and table.form != "values"
         is_kept = table.labels != model.labels or (
             out is not None and "lead_accuracy" in model.config
         )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import product
 from types import MappingProxyType
 from typing import Any
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.errors import BackboneError
-from einthoven.evaluate.comparison import compare
+from einthoven.evaluate.comparison import Comparison, compare
 from einthoven.evaluate.estimate import MIN_PER_CLASS
 from einthoven.evaluate.measures import ValueScore
 from einthoven.evaluate.metrics import auroc
@@ -33,7 +34,7 @@ from einthoven.models import Model
 from einthoven.predictions import Calibration, ClassCalibration, Predictions
 from einthoven.progress import Progress
 from einthoven.signals.store import Chunk, Store
-from einthoven.tasks import negatives, positives
+from einthoven.tasks import kind_of, negatives, positives
 
 LEAD_SETS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -141,8 +142,10 @@ def measure_robustness(
     Returns
     -------
     dict
-        JSON-serialisable: macro values of the `clean` predictions, and of every condition under
+        JSON-serialisable: metrics of the `clean` predictions, and of every condition under
         `leads`, `noise` and `offsets`, with its name, settings and paired differences to clean.
+        Labels have `auroc`, `auprc`, `log_loss` and `ece`, classes the metrics of the whole, and
+        numbers theirs, such as `age: mae`.
         `left_out` has the reasons of lead sets that were not measured: those of all leads, with
         leads that the model does not read, or that the network refuses.
 
@@ -152,59 +155,60 @@ def measure_robustness(
         If prediction or comparison fails, or the noise cannot be made for the records.
     """
     settings: Json = {"resamples": resamples, "seed": seed, "by": by}
-
-    def condition(
-        name: str, changes: Json, source: Store, leads: Sequence[str] | None = None
-    ) -> Json:
+    subsets, left_out = _subsets(model, lead_sets)
+    conditions = [
+        _Condition("leads", name, {"leads": list(leads), "policy": policy}, store, leads)
+        for name, (leads, policy) in subsets.items()
+    ]
+    for kind, snr in product(noises, snrs):
+        noisy, name = noisy_store(store, kind=kind, snr=snr, seed=seed), f"{kind}, {snr:g} dB"
+        conditions.append(_Condition("noise", name, {"noise": kind, "snr": snr}, noisy))
+    for offset in offsets:
+        name, moved = f"offset of {offset:g} mV", offset_store(store, offset)
+        conditions.append(_Condition("offsets", name, {"offset": offset}, moved))
+    result: Json = {"records": len(clean), "left_out": left_out}
+    result["clean"] = _values(score_predictions(clean, **settings), clean)
+    result |= {"leads": [], "noise": [], "offsets": []}
+    for condition in conditions:
         table = predict_cohort(
-            model, cohort, source, split, leads=leads, some_labels=True, device=device,
-            task=name, progress=progress,
+            model, cohort, condition.store, split, leads=condition.leads, some_labels=True,
+            device=device, task=condition.name, progress=progress,
         )  # fmt: skip
         comparison = compare(table, clean, **settings)
-        values = _macro_values(comparison.a, table)
-        for metric in ("auroc", "auprc"):
-            difference = getattr(comparison, metric)
-            values[metric] |= {
-                "difference": difference.macro,
-                "difference_interval": difference.macro_interval,
-                "worse": difference.significantly_worse,
-            }
-        return {"name": name, **changes, **values}
+        values = _values(comparison.a, table)
+        for metric, change in _changes(comparison, table).items():
+            values[metric] |= change
+        result[condition.part].append({"name": condition.name, **condition.changes, **values})
+    return plain(result | {"resamples": resamples, "seed": seed, "unit": by})
 
-    missing_leads, left_out = [], {}
+
+@dataclass(frozen=True)
+class _Condition:
+    """Name and settings of a condition, its part of the result, and its signals."""
+
+    part: str
+    name: str
+    changes: Json
+    store: Store
+    leads: Sequence[str] | None = None
+
+
+def _subsets(
+    model: Model, lead_sets: Mapping[str, Sequence[str]]
+) -> tuple[dict[str, tuple[Sequence[str], str]], dict[str, str]]:
+    """Leads and policy of the sets that can be measured, and the reasons of the others."""
+    subsets, left_out = {}, {}
     for name, leads in lead_sets.items():
         if set(leads) == set(model.preparation.leads):
             left_out[name] = "these are all leads that the model reads"
             continue
         try:
-            subset: Any = with_leads(model, tuple(leads))[0]
+            network: Any = with_leads(model, tuple(leads))[0]
         except BackboneError as error:
             left_out[name] = error.problem
         else:
-            changes = {"leads": list(leads), "policy": subset.policy}
-            missing_leads.append(condition(name, changes, store, leads))
-    noisy = [
-        condition(
-            f"{kind}, {snr:g} dB",
-            {"noise": kind, "snr": snr},
-            noisy_store(store, kind=kind, snr=snr, seed=seed),
-        )
-        for kind in noises
-        for snr in snrs
-    ]
-    shifted = [
-        condition(f"offset of {offset:g} mV", {"offset": offset}, offset_store(store, offset))
-        for offset in offsets
-    ]
-    result = {
-        "records": len(clean),
-        "clean": _macro_values(score_predictions(clean, **settings), clean),
-        "leads": missing_leads,
-        "noise": noisy,
-        "offsets": shifted,
-        "left_out": left_out,
-    }
-    return plain(result | {"resamples": resamples, "seed": seed, "unit": by})
+            subsets[name] = leads, network.policy
+    return subsets, left_out
 
 
 def measure_lead_accuracy(
@@ -287,12 +291,50 @@ def _label_values(table: Predictions, calibration: Calibration | ClassCalibratio
     return {"macro_auroc": round(float(np.nanmean(values["auroc"])), 4), "labels": labels}
 
 
-def _macro_values(score: Score | ValueScore, table: Predictions) -> Json:
-    assert isinstance(score, Score)  # numbers are refused
+def _values(score: Score | ValueScore, table: Predictions) -> Json:
+    """Metrics of predictions by key: `value` and `interval`; those of each number have its name."""
+    if isinstance(score, ValueScore):
+        numbers = score.to_dict()["per_label"]
+        return _entries(table.kind, {f"{label}: ": numbers[label] for label in numbers})
+    if score.classes:
+        return _entries(table.kind, {"": score.classes["measures"]})
     quality = measure_quality(table).macro
     return {
         "log_loss": quality["log_loss"],
         "ece": quality["ece_mass"],
         "auroc": {"value": score.macro_auroc, "interval": score.macro_auroc_interval},
         "auprc": {"value": score.macro_auprc, "interval": score.macro_auprc_interval},
+    }
+
+
+def _changes(comparison: Comparison, table: Predictions) -> Json:
+    """`difference` and `difference_interval` by the keys of `_values`."""
+    if table.form == "labels":
+        areas = {"auroc": comparison.auroc, "auprc": comparison.auprc}
+        return {
+            name: {
+                "difference": area.macro,
+                "difference_interval": area.macro_interval,
+                "worse": area.significantly_worse,
+            }
+            for name, area in areas.items()
+            if area is not None
+        }
+    parts = {"": comparison.measures["whole"]}
+    if table.form == "values":
+        numbers = comparison.measures["per_label"]
+        parts = {f"{label}: ": numbers[label] for label in numbers}
+    names = ("difference", "difference_interval")
+    return _entries(table.kind, parts, names)
+
+
+def _entries(
+    kind: str, parts: Mapping[str, Json], names: tuple[str, str] = ("value", "interval")
+) -> Json:
+    """Metrics of a kind with their intervals, by key; `parts` are by the prefix of the key."""
+    return {
+        f"{prefix}{name}": {names[0]: part[name], names[1]: part[f"{name}_interval"]}
+        for prefix, part in parts.items()
+        for name in kind_of(kind).columns
+        if name in part
     }

@@ -28,6 +28,7 @@ from einthoven.report.measures import (
     value_subgroup_tables,
 )
 from einthoven.report.overview import overview
+from einthoven.report.robustness import robustness_table
 from einthoven.report.tables import Table
 from einthoven.tasks import Task, kind_of
 
@@ -93,6 +94,7 @@ def model_card(
         coverage_tables=coverage_tables(evaluation["coverage"])
         if evaluation.get("coverage")
         else [],
+        robustness_table=robustness_table(evaluation, score),
         **tables_of_parts,
         **clinical_tables(evaluation),
     )

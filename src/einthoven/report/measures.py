@@ -40,6 +40,11 @@ class Measured(NamedTuple):
     places: int
     unit: str = ""
 
+    @property
+    def title(self) -> str:
+        """The name with the unit."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
     def cell(self, *, signed: bool = False) -> Value:
         """The metric with its interval."""
         value = metric_of(self.values, self.metric, signed=signed)
@@ -81,7 +86,7 @@ def measures_table(scores: Mapping[str, Json], caption: str) -> Table:
     """Metrics of one or more scores, by the name of the run or split."""
     columns = [list(measured(score)) for score in scores.values()]
     rows: list[list[Cell]] = [
-        [_name(row[0]), *(entry.cell() for entry in row)] for row in zip(*columns, strict=True)
+        [row[0].title, *(entry.cell() for entry in row)] for row in zip(*columns, strict=True)
     ]
     return Table("table-measures", caption, ["Metric", *scores], rows)
 
@@ -234,7 +239,3 @@ def _panel(title: str) -> tuple[Figure, Any]:
     axes = figure.add_axes((0.2, 0.17, 0.76, 0.72))
     add_title_and_grid(axes, title)
     return figure, axes
-
-
-def _name(item: Measured) -> str:
-    return f"{item.name} ({item.unit})" if item.unit else item.name

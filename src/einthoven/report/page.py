@@ -38,6 +38,7 @@ from einthoven.report.figures import (
 from einthoven.report.format import without_folder
 from einthoven.report.overview import Overview, overview
 from einthoven.report.panels import label_panels, macro_panels
+from einthoven.report.robustness import robustness_table
 
 if TYPE_CHECKING:
     from einthoven.explain import Attribution
@@ -226,6 +227,7 @@ def build_page(
         },
         labels=labels,
         coverage_tables=covered,
+        robustness_table=robustness_table(evaluation, first["score"]),
         **_class_parts(data),
         policy_table=tables.policy_table(policy) if policy else None,
         gallery=gallery,
@@ -310,6 +312,7 @@ def _value_page(
         "agreement": agreement and "Agreement",
         "coverage": covered and "Prediction intervals",
         "subgroups": subgroups and "Subgroup analysis",
+        "robustness": "robustness" in evaluation and "Fewer leads and noise",
         "training": histories and "Training",
         "examples": data["examples"] and "Examples",
         "provenance": "Provenance",
@@ -331,6 +334,7 @@ def _value_page(
         agreement=agreement,
         coverage_tables=covered,
         subgroup_tables=measures.value_subgroup_tables(subgroups) if subgroups else [],
+        robustness_table=robustness_table(evaluation, score),
         histories=histories,
         panels=_VALUE_PANELS,
         **_drawings(_anchors(data["examples"]), records, attributions),

@@ -53,10 +53,6 @@ UNDEFINED = {
     "error": "every label needs positives and negatives in every resample",
 }
 """Policies for undefined labels."""
-_POLICIES = {
-    "native": "the network's handling of missing leads",
-    "derived": "limb leads that follow from others are computed",
-}
 
 
 @dataclass(frozen=True)
@@ -358,19 +354,17 @@ def splits_table(evaluation: Json) -> Table:
 
 
 def evaluation_tables(evaluation: Json, labels: int) -> dict[str, Any]:
-    """The tables of calibration, decisions, subgroups and robustness; None for missing parts.
+    """The tables of calibration, decisions and subgroups; None or empty for missing parts.
 
     `labels` is the number of labels of the run.
     """
     calibration, subgroups = evaluation.get("calibration"), evaluation.get("subgroups")
-    robustness = evaluation.get("robustness")
     return {
         "calibration_table": _calibration_table(calibration) if calibration else None,
         "decision_tables": _decision_tables(calibration)
         if calibration and calibration["decisions"]
         else [],
         "subgroup_tables": _subgroup_tables(subgroups, labels) if subgroups else [],
-        "robustness_table": _robustness_table(robustness, labels) if robustness else None,
     }
 
 
@@ -453,36 +447,6 @@ def _subgroup_tables(subgroups: Json, labels: int) -> list[Table]:
         identity = f"table-subgroups-{len(tables) + 1}"
         tables.append(Table(identity, caption, head, rows, kind="numbers dense"))
     return tables
-
-
-def _robustness_table(robustness: Json, labels: int) -> Table:
-    """The clean split, then every condition beside it."""
-    head = ["Condition"]
-    head += [name for key in SCORES for name in (macro_name(key, labels), "Difference")]
-    head += ["Log loss", "ECE"]
-    conditions = [robustness["clean"]] if robustness["clean"] else []
-    conditions += [c for key in ("leads", "noise", "offsets") for c in robustness.get(key, ())]
-    rows: list[list[Cell]] = []
-    for condition in conditions:
-        row: list[Cell] = [_condition(condition)]
-        for key in SCORES:
-            value = condition[key]
-            row.append(metric_of(value, "value"))
-            limits = value.get("difference_interval")
-            row.append(metric(value.get("difference"), limits, signed=True))
-        rows.append(row + [metric(condition[key], places=4) for key in ("log_loss", "ece")])
-    caption = (
-        f"Fewer leads, noise and offsets on {robustness['records']:,} records, with paired "
-        f"differences to the clean signals; intervals of {resamples_of(robustness)}."
-    )
-    return Table("table-robustness", caption, head, rows, kind="numbers dense")
-
-
-def _condition(condition: Json) -> str:
-    if "leads" not in condition:
-        return str(condition.get("name", "all leads, no noise"))
-    policy = _POLICIES.get(condition["policy"], condition["policy"])
-    return f"{condition['name']} ({', '.join(condition['leads'])}; {policy})"
 
 
 def errors_table(gallery: Json, anchors: Mapping[int, str]) -> Table:
