@@ -42,6 +42,7 @@ NAMES = (
     "probe",
     "similar",
     "serve",
+    "predict",
 )
 
 

@@ -23,6 +23,8 @@ from einthoven.signals.prepare import prepare_record
 
 Network = TypeVar("Network", bound=nn.Module)
 
+_PART = 64  # crops in a pass on the CPU, whose cache holds the results of so many
+
 # Subsets of leads by model, as long as the model exists: each costs a trial forward pass.
 _SUBSETS: WeakKeyDictionary[Model, dict[tuple[str, ...], LeadSubset]] = WeakKeyDictionary()
 
@@ -48,12 +50,14 @@ class TorchRuntime:
 
         The last bit of a sigmoid depends on the place of a value in its array.
         """
+        crops, device = torch.cat(list(signals)), _device(network)
+        parts = torch.split(crops, _PART) if device.type == "cpu" else [crops]
         with torch.no_grad():
-            logits = network(torch.cat(list(signals)).to(_device(network))).float().cpu()
+            logits = torch.cat([network(part.to(device)).float().cpu() for part in parts])
         rule: Any = self._model.aggregate
         rows = [
             aggregate_crops(part, torch.zeros(len(part), dtype=torch.long), 1, rule, self._activate)
-            for part in logits.split([len(crops) for crops in signals])
+            for part in torch.split(logits, [len(each) for each in signals])
         ]
         return torch.cat(rows).numpy()
 

@@ -8,7 +8,7 @@ import {
   runs, smallestOf, transposed, unit,
 } from "./signals.js";
 
-export const SERVER_ONLY = "missing samples, mains hum, and beats that look inverted, reversed or of another sampling rate";
+export const SERVER_ONLY = "missing samples, what the device states about its leads, mains hum, and beats that look inverted, reversed or of another sampling rate";
 
 const LEVELS = ["unusable", "doubt", "note"];
 const UNLIKE_NAMES = ["flat", "no-signal", "lead-off", "dropouts", "identical-leads", "limb-leads", "unit"];
