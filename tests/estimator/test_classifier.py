@@ -274,7 +274,10 @@ def test_to_model_is_a_model_folder_with_the_same_predictions(
     found = predict_record(model, read_record(synthetic.paths()[3])).probabilities
     expected = fitted.predict_proba(arrays.x[3:4])[0]
     assert list(found.values()) == pytest.approx(expected.tolist(), abs=1e-4)
-    assert model.config["provenance"]["recipe"]["name"] == "tiny"
+    provenance = model.config["provenance"]
+    assert provenance["recipe"]["name"] == "tiny"
+    selected = {stage: result["best_epoch"] for stage, result in fitted.results_.items()}
+    assert (provenance["selected_epoch"], provenance["kept_stage"]) == (selected, [*selected][-1])
 
 
 # ---------------------------------------------------------------------- who validates

@@ -59,7 +59,7 @@ from einthoven.stages.posttrain import (
     train_stages,
 )
 from einthoven.stages.probe import out_of_fold_probabilities
-from einthoven.stages.recipe import Recipe, load_recipe, recipe_for
+from einthoven.stages.recipe import Recipe, keys_without_effect, load_recipe, recipe_for
 from einthoven.stages.statistics import fit_standardiser, with_scale
 from einthoven.tasks import Criterion, Task, positives
 from einthoven.tasks.task import Matrix
@@ -191,7 +191,7 @@ class TrainedEstimator(ArrayEstimator):
         self._set_names(targets)
         self.results_ = {stage: _summary(result) for stage, result in results.items()}
         self.history_ = {stage: result.history for stage, result in results.items()}
-        self._aggregate, self._config = recipe.data.aggregate, self._origin(recipe)
+        self._aggregate, self._config = recipe.data.aggregate, self._origin(recipe, results)
         self._calibration, self._sets = None, None
         if unseen is not None:
             _, true, values = unseen
@@ -312,12 +312,16 @@ class TrainedEstimator(ArrayEstimator):
         }
         return recipe.model_copy(update=changes), None
 
-    def _origin(self, recipe: Recipe) -> Json:
+    def _origin(self, recipe: Recipe, results: Mapping[str, Result]) -> Json:
         """Licence and provenance of the trained model."""
         initial = initial_config(self.backbone, self.weights)
         licences = [OWN_DATA] if initial is None else [OWN_DATA, Licence.from_dict(initial)]
         provenance = {
             "recipe": recipe.to_dict(),
+            "without_effect": keys_without_effect(recipe),
+            "penalty": next((r.history[-1].get("penalty") for r in results.values()), None),
+            "selected_epoch": {stage: result.best_epoch for stage, result in results.items()},
+            "kept_stage": [stage for stage, result in results.items() if result.is_kept][-1],
             **derived_provenance(initial),
             "environment": environment(),
         }
