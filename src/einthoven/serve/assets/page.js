@@ -11,7 +11,11 @@ const MOST = 8; // labels before "all labels"
 const state = { models: [], files: [], stated: {}, answer: null, signal: null, attribution: null, all: false, isExample: false };
 
 const model = () => state.models.find(({ name }) => name === at("models").value) ?? state.models[0];
-const descriptions = () => Object.fromEntries((model()?.labels ?? []).map(({ name, description }) => [name, description]));
+const about = () => ({
+  descriptions: Object.fromEntries((model()?.labels ?? []).map(({ name, description }) => [name, description])),
+  form: model()?.form,
+  coverage: model()?.coverage,
+});
 const settings = () => ({ speed: Number(at("speed").value), gain: Number(at("gain").value) });
 
 function say(text) {
@@ -58,8 +62,8 @@ async function loadModels() {
 }
 
 function describeModel() {
-  const { name, labels, leads, rate, licence, digest } = model();
-  const outputs = labels.length === 1 ? labels[0].name : `${labels.length} labels`;
+  const { name, form, labels, leads, rate, licence, digest } = model();
+  const outputs = labels.length === 1 ? labels[0].name : `${labels.length} ${form === "values" ? "numbers" : form}`;
   at("model-line").textContent = `${name}: ${outputs}, ${leads.length} leads`;
   at("footer").textContent = `Model ${name}, digest ${digest}. ${leads.join(" ")}, ${rate} Hz. Licence: ${licence}.`;
 }
@@ -135,7 +139,7 @@ const calipers = addCalipers(at("paper"), settings, (text) => {
 
 function renderPredictions() {
   const { answer, all, attribution } = state;
-  const options = { most: all ? Infinity : MOST, chosen: attribution?.label };
+  const options = { ...about(), most: all ? Infinity : MOST, chosen: attribution?.label };
   if (backend.canExplain && model()?.explains !== false) options.why = why;
   const more = element("button", { type: "button", class: "more", text: all ? "Fewer labels" : "All labels", "aria-expanded": String(all) });
   more.addEventListener("click", () => {
@@ -144,7 +148,7 @@ function renderPredictions() {
     at("predictions").querySelector(".more").focus();
   });
   const isLong = Object.keys(answer.probabilities).length > MOST;
-  at("predictions").replaceChildren(predictionTable(answer, descriptions(), options), ...(isLong ? [more] : []));
+  at("predictions").replaceChildren(predictionTable(answer, options), ...(isLong ? [more] : []));
 }
 
 function render() {
@@ -164,7 +168,7 @@ async function why(label) {
   }
   await attempt(`Explaining ${label} …`, async () => {
     state.attribution = await backend.explain(state.files, state.stated, model()?.name, label, at("token").value, (share) => say(`Explaining ${label} … ${Math.round(100 * share)} %`));
-    at("why").replaceChildren(...explanation(state.attribution));
+    at("why").replaceChildren(...explanation(state.attribution, state.answer));
     at("why").hidden = false;
     render();
     at("paper").scrollIntoView({ block: "nearest", behavior });
@@ -186,7 +190,7 @@ at("download-json").addEventListener("click", () => {
 });
 at("download-report").addEventListener("click", async () => {
   const isSimulated = state.isExample || model()?.simulated;
-  const page = await report(state, { ...paperOptions(), scale: 0 }, descriptions(), isSimulated);
+  const page = await report(state, { ...paperOptions(), scale: 0 }, about(), isSimulated);
   download(page, "text/html", ".html");
 });
 at("print").addEventListener("click", () => window.print());

@@ -60,10 +60,14 @@ export function rowsOf(answer) {
   return rows.sort((a, b) => (b.value ?? -1) - (a.value ?? -1) || a.name.localeCompare(b.name));
 }
 
-// The table of predictions. `why` makes a button of each label; `isChosen` says which is pressed.
-export function predictionTable(answer, descriptions, { most = Infinity, why, chosen } = {}) {
+// The table of predictions. `form` is that of the model, `descriptions` are by label, `coverage` is
+// that of the sets, `why` makes a button of each label, and `chosen` is the one that is pressed.
+export function predictionTable(answer, { most = Infinity, ...options }) {
   const rows = rowsOf(answer);
-  if (rows.some((row) => "number" in row)) return valueTable(rows, descriptions, why, chosen);
+  if (rows.some((row) => "number" in row)) return valueTable(rows, options);
+  const { descriptions, form, coverage, why } = options;
+  const isClass = form === "classes";
+  const hasMeanings = rows.some((row) => descriptions[row.name]);
   const hasSets = rows.some((row) => ["present", "absent", "cannot tell", "possible"].includes(row.verdict));
   const hasLimits = rows.some((row) => row.limit !== undefined);
   const body = rows.filter((row, i) => i < most || row.isCalled).map((row) => {
@@ -71,53 +75,63 @@ export function predictionTable(answer, descriptions, { most = Infinity, why, ch
       element("span", { class: "bar", style: `width:${(100 * (row.value ?? 0)).toFixed(1)}%` }));
     if (row.limit !== undefined) track.append(element("span", { class: "limit", style: `left:${(100 * row.limit).toFixed(1)}%` }));
     return element("tr", row.isCalled ? { class: "called" } : {},
-      element("th", { scope: "row" }, nameCell(row, why, chosen)),
-      element("td", { class: "meaning", text: descriptions[row.name] ?? "" }),
+      element("th", { scope: "row" }, nameCell(row, options)),
+      ...meaningCell(row, descriptions, hasMeanings),
       element("td", { class: "number", text: row.value === null ? "no answer" : probability(row.value) }),
       element("td", {}, track),
       ...(hasLimits ? [element("td", { class: "number threshold", text: row.limit === undefined ? "" : probability(row.limit) })] : []),
       element("td", { text: [row.isCalled ? (answer.class ? "predicted" : "called") : "", row.verdict].filter(Boolean).join(", ") }));
   });
-  const head = ["Label", "Meaning", "Probability", "", ...(hasLimits ? ["Threshold"] : []), "Answer"];
-  const caption = [
-    hasLimits ? "The red line is the threshold from which on a label is called." : "The model has no thresholds.",
-    hasSets ? "Present, absent or cannot tell: what the calibration records do not rule out." : "",
-    why ? "A label shows why." : "",
-  ].filter(Boolean).join(" ");
-  return table(caption, head, body);
+  const head = [isClass ? "Class" : "Label", ...(hasMeanings ? ["Meaning"] : []), "Probability", "", ...(hasLimits ? ["Threshold"] : []), "Answer"];
+  const limits = hasLimits ? "The red line is the threshold from which on a label is called." : isClass ? "" : "The model has no thresholds.";
+  const sets = hasSets ? `${isClass ? "Possible" : "Present, absent or cannot tell"}: ${notRuledOut(coverage)}` : "";
+  return table([limits, sets, why ? `A ${isClass ? "class" : "label"} shows why.` : ""], head, body);
 }
 
-function valueTable(rows, descriptions, why, chosen) {
+const notRuledOut = (coverage) => `what the calibration records do not rule out${coverage ? `, at a coverage of ${Number((100 * coverage).toPrecision(4))} %` : ""}.`;
+
+const meaningCell = (row, descriptions, hasMeanings) => (hasMeanings ? [element("td", { class: "meaning", text: descriptions[row.name] ?? "" })] : []);
+
+function valueTable(rows, options) {
+  const { descriptions, coverage, why } = options;
+  const hasMeanings = rows.some((row) => descriptions[row.name]);
+  const hasIntervals = rows.some((row) => row.interval);
+  const rounded = (value) => Number(value.toPrecision(4));
   const body = rows.map((row) => element("tr", {},
-    element("th", { scope: "row" }, nameCell(row, why, chosen)),
-    element("td", { class: "meaning", text: descriptions[row.name] ?? "" }),
-    element("td", { text: `${Number(row.number.toPrecision(4))} ${row.unit}` }),
-    element("td", { text: row.interval ? row.interval.map((end) => Number(end.toPrecision(4))).join(" to ") : "" })));
-  return table("Predicted numbers.", ["Number", "Meaning", "Value", "Interval"], body);
+    element("th", { scope: "row" }, nameCell(row, options)),
+    ...meaningCell(row, descriptions, hasMeanings),
+    element("td", { text: `${rounded(row.number)} ${row.unit}` }),
+    ...(hasIntervals ? [element("td", { text: row.interval ? row.interval.map(rounded).join(" to ") : "" })] : [])));
+  const head = ["Number", ...(hasMeanings ? ["Meaning"] : []), "Value", ...(hasIntervals ? ["Interval"] : [])];
+  return table([hasIntervals ? `Interval: ${notRuledOut(coverage)}` : "", why ? "A number shows why." : ""], head, body);
 }
 
-function nameCell(row, why, chosen) {
+function nameCell(row, { why, chosen }) {
   if (!why) return row.name;
   const button = element("button", { type: "button", text: row.name, "aria-pressed": String(row.name === chosen), title: `Why ${row.name}?` });
   button.addEventListener("click", () => why(row.name));
   return button;
 }
 
-function table(caption, head, body) {
+function table(sentences, head, body) {
   return element("div", { class: "scroll" }, element("table", {},
-    element("caption", { text: caption }),
+    element("caption", { text: sentences.filter(Boolean).join(" ") }),
     element("thead", {}, element("tr", {}, ...head.map((text) => element("th", { scope: "col", class: text.toLowerCase(), text })))),
     element("tbody", {}, ...body)));
 }
 
-// What an explanation says, beside the colours.
-export function explanation(result) {
-  const about = result.is_for_label ? `Evidence for ${result.label}` : "Attention";
+// What an explanation says of an answer, beside the colours.
+export function explanation(result, answer) {
+  const { label } = result;
+  const isNumber = Object.keys(answer.values ?? {}).length > 0;
+  const [about, more, less] = !result.is_for_label ? ["Attention", " is attended to"]
+    : isNumber ? [`What raises ${label}`, ` raises ${label}, `, " lowers it"]
+      : [`Evidence for ${label}`, ` speaks for ${label}, `, " speaks against it"];
   const parts = [
     element("p", {}, element("strong", { text: `${about}: ` }), `${result.words}.`),
-    element("p", {}, element("span", { class: "key for" }), result.is_for_label ? ` speaks for ${result.label}, ` : " is attended to"),
+    element("p", {}, element("span", { class: "key for" }), more),
   ];
-  if (result.is_for_label) parts[1].append(element("span", { class: "key against" }), " speaks against it; the stronger the colour, the more.");
+  if (less) parts[1].append(element("span", { class: "key against" }), `${less}; the stronger the colour, the more.`);
   const error = result.completeness_error;
   parts.push(element("p", { class: "hint", text:
     `Method: ${result.method}, ${result.summary}. ` +
@@ -132,5 +146,5 @@ function similarTable(records) {
     element("th", { scope: "row", text: record }),
     element("td", { class: "number", text: distance.toFixed(3) }),
     element("td", { text: labels.join(", ") || "none" })));
-  return table("Most similar records of the cohort, by what the network makes of them (distance: 1 - cosine; 0 is the same).", ["Record", "Distance", "Labels"], body);
+  return table(["Most similar records of the cohort, by what the network makes of them (distance: 1 - cosine; 0 is the same)."], ["Record", "Distance", "Labels"], body);
 }

@@ -3,7 +3,7 @@
 import { draw, fitsSheet } from "./ecg.js";
 import { element, explanation, facts, findings, predictionTable } from "./parts.js";
 
-export async function report({ answer, signal, attribution }, options, descriptions, isSimulated) {
+export async function report({ answer, signal, attribution }, options, about, isSimulated) {
   const style = await (await fetch(new URL("style.css", import.meta.url))).text();
   const page = document.implementation.createHTMLDocument(`ECG report: ${answer.record}`);
   page.documentElement.lang = "en";
@@ -20,9 +20,9 @@ export async function report({ answer, signal, attribution }, options, descripti
     element("ul", { class: "findings" }, ...findings(answer)),
     paper,
     element("p", { class: "hint", text: `${options.speed} mm/s · ${options.gain} mm/mV · no display filter · each lead centred on its median` }),
-    ...(attribution ? [element("h2", { text: `Why ${attribution.label}?` }), ...explanation(attribution)] : []),
+    ...(attribution ? [element("h2", { text: `Why ${attribution.label}?` }), ...explanation(attribution, answer)] : []),
     element("h2", { text: "Prediction" }),
-    predictionTable(answer, descriptions),
+    predictionTable(answer, about),
     element("p", { class: "hint", text: `Model ${answer.model.name}, digest ${answer.model.digest}. SHA-256 of the file: ${answer.sha256}. ${new Date().toISOString()}` }),
   ];
   if (isSimulated) body.splice(1, 0, element("p", { class: "notice simulated" }, element("strong", { text: "SIMULATED ECG." }), " It was not measured in a patient."));
