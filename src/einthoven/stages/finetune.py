@@ -39,17 +39,18 @@ def finetune(
     context: Context,
     *,
     teacher: Classifier | None = None,
+    name: str = "stage 2, fine-tuning",
 ) -> Result:
     """Train backbone and head in place; they end with the weights of the selected epoch.
 
     Nothing is measured without validation records. With a teacher, which is not trained, the loss
-    is `distillation_loss`.
+    is `distillation_loss`. The name is for progress.
     """
     regularise(classifier, settings)
     processes = context.processes
     micro = micro_batch(settings, records=len(train), world=processes.world)
     loop = Loop(
-        name="stage 2, fine-tuning",
+        name=name,
         model=classifier,
         loss=partial(
             _classifier_loss,

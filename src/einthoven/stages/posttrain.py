@@ -346,7 +346,8 @@ def train_stages(
         probed = {name: value.clone() for name, value in classifier.state_dict().items()}
         teacher = None
         if recipe.stage2.distillation:
-            finetune(classifier, train, validation, recipe.stage2, folder / TEACHER, context)
+            parts = classifier, train, validation, recipe.stage2
+            finetune(*parts, folder / TEACHER, context, name="teacher, fine-tuning")
             teacher = deepcopy(classifier)
             classifier.load_state_dict(probed)
         result = finetune(
