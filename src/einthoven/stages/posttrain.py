@@ -389,9 +389,10 @@ def _keep_better(
         classifier.load_state_dict(probed)
     if main:
         text = "is kept" if is_kept else "gains nothing here, and the probe is kept"
+        before, gain = outcome["probe_loss"], outcome["gain"]
         log.info(
-            f"fine-tuning {text}: validation loss {outcome['probe_loss']:.4f} before, lower by "
-            f"{outcome['gain']:.4f} (standard error {outcome['standard_error']:.4f})"
+            f"fine-tuning {text}: validation loss {before - gain:.4f} after, {before:.4f} before "
+            f"(standard error of the difference {outcome['standard_error']:.4f})"
         )
     return is_kept
 
