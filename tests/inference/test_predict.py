@@ -423,3 +423,5 @@ def test_class_sets_and_intervals(record: Record) -> None:
     assert (low, high) == pytest.approx(
         (prediction.values["age"] - 2.5, prediction.values["age"] + 2.5)
     )
+    unbounded = replace(number, sets=ValueIntervals(0.9, (None,)))
+    assert predict_record(unbounded, record).to_json("")["intervals"] == {}

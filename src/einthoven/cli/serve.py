@@ -204,8 +204,8 @@ def site(
         python -m http.server --directory page
 
     The browser reads CSV, WFDB and DICOM of up to a minute, checks the recording, predicts, and
-    explains by occlusion. It does not go without leads, look for mains hum or judge the average
-    beat: that is what `einthoven serve` does. Needs the extra `onnx`.
+    explains by occlusion. Other formats, recordings without some leads and other methods are left
+    to `einthoven serve`. Needs the extra `onnx`.
     """
     from einthoven.cli.paths import model_folder
     from einthoven.serve import write_site

@@ -1,7 +1,8 @@
 """Limits, coefficients and filters with which the page checks a recording in the browser.
 
-`assets/quality.js` and `assets/beats.js` repeat `records.quality` and `explain.beats` in
-JavaScript. Every number comes from the Python modules, so that there is one source.
+`assets/quality.js`, `average-beat.js` and `beats.js` repeat `records.quality`, `records.beats` and
+`explain.beats` in JavaScript. Every number comes from the Python modules, so that there is one
+source.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from scipy import signal as sps
 
 from einthoven.explain import beats
 from einthoven.files import Json
+from einthoven.records import beats as average_beat
 from einthoven.records import calibration, electrodes, limb_leads, quality
 
 
@@ -24,17 +26,24 @@ def checks_for(rate: float) -> Json:
         "calibration": _constants(calibration),
         "limb_leads": _constants(limb_leads) | {"shares": limb_leads.LIMB_LEADS},
         "electrodes": _constants(electrodes) | {"exchanges": _exchanges()},
+        "average_beat": _constants(average_beat) | {"faults": _faults()},
         "beats": _constants(beats) | _filter(rate),
     }
 
 
 def _constants(module: ModuleType) -> Json:
-    """Numbers and tuples that a module names in capitals, without the leading underscore."""
+    """Numbers, tuples and arrays that a module names in capitals, without leading underscores."""
     return {
-        name.lstrip("_"): value
+        name.lstrip("_"): value.tolist() if isinstance(value, np.ndarray) else value
         for name, value in vars(module).items()
-        if name.isupper() and isinstance(value, int | float | tuple)
+        if name.isupper() and isinstance(value, int | float | tuple | np.ndarray)
     }
+
+
+def _faults() -> list[Json]:
+    """Faults of the average beat: text and weights."""
+    texts, weights = average_beat.FAULTS.values(), average_beat.coefficients().tolist()
+    return [{"text": text, "weights": row} for text, row in zip(texts, weights, strict=True)]
 
 
 def _exchanges() -> list[dict[str, Any]]:

@@ -2,13 +2,14 @@
 // coefficients of the exchanges come from Python with the model. A signal is {rate, leads, rows}:
 // millivolts as float32, without missing samples.
 
+import { faultOf } from "./average-beat.js";
 import { withLimbLeads } from "./prepare.js";
 import {
   deviation, general, gram, inverse, isConstant, largestOf, mean, median, mixed, movingMean, product, quantile,
   runs, smallestOf, transposed, unit,
 } from "./signals.js";
 
-export const SERVER_ONLY = "missing samples, what the device states about its leads, mains hum, and beats that look inverted, reversed or of another sampling rate";
+export const SERVER_ONLY = "missing samples, and what the device states about its leads";
 
 const LEVELS = ["unusable", "doubt", "note"];
 const UNLIKE_NAMES = ["flat", "no-signal", "lead-off", "dropouts", "identical-leads", "limb-leads", "unit"];
@@ -36,7 +37,11 @@ export function findingsOf(signal, { checks, leads, passes_offsets: passesOffset
     if (looksLike === "mV") found.push(...stretches(signal, varying, independent, isPlausible, checks));
     if (isPlausible) found.push(...dropouts(signal, limits), ...clipping(varying, amplitude, signal.rate, limits), ...artefacts(signal, varying, amplitude, limits));
   }
-  if (independent && !found.some(({ name }) => UNLIKE_NAMES.includes(name))) found.push(...electrodes(independent, checks));
+  if (independent && !found.some(({ name }) => UNLIKE_NAMES.includes(name))) {
+    const exchange = electrodes(independent, checks);
+    const fault = exchange.length ? undefined : faultOf(independent, signal.rate / stepOf(signal.rate, checks), checks.average_beat);
+    found.push(...exchange, ...(fault ? [finding("beats", "doubt", fault.text)] : []));
+  }
   const byLevel = () => found.sort((a, b) => LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level));
   byLevel();
   for (const each of found.filter(({ name }) => name === "offset" && passesOffsets)) {
@@ -268,7 +273,39 @@ function artefacts(signal, varying, { medians, beyond }, limits) {
     const isCommon = sizes.filter((size) => size >= doubted).length >= 0.5 * sizes.length;
     if (leads.length) found.push(ofLeads(name, isCommon ? "doubt" : "note", leads, `${name.replace("-", " ")} of up to ${general(Math.max(...sizes), 2)} mV`));
   }
-  return found;
+  return [...found, ...mainsHum(signal, limits)];
+}
+
+// 50 or 60 Hz as a line above its neighbours in the spectrum.
+function mainsHum({ leads, rows, rate }, { MAINS, SECONDS, HUM_MV, HUM_RATIO }) {
+  const samples = rows[0].length;
+  if (rate < 2 * MAINS[0] + 12 || samples < SECONDS * rate) return [];
+  const turn = (call) => Float64Array.from({ length: samples }, (_, i) => call((2 * Math.PI * i) / samples));
+  const [cos, sin] = [turn(Math.cos), turn(Math.sin)];
+  const hann = Float64Array.from({ length: samples }, (_, i) => 0.5 - 0.5 * Math.cos((2 * Math.PI * i) / (samples - 1)));
+  const scale = 2 / hann.reduce((a, b) => a + b, 0);
+  const windowed = rows.map((row) => Float64Array.from(row)).map(minusMean).map((row) => row.map((value, i) => value * hann[i]));
+  const amplitude = (row, bin) => {
+    let [real, imaginary] = [0, 0];
+    for (let n = 0, i = 0; n < samples; n += 1, i += bin, i -= i >= samples ? samples : 0) {
+      real += row[n] * cos[i];
+      imaginary += row[n] * sin[i];
+    }
+    return Math.hypot(real, imaginary) * scale;
+  };
+  const last = samples >> 1; // bins as in Python, from 0 to half of the rate
+  const hums = MAINS.filter((frequency) => rate >= 2 * frequency + 12).map((frequency) => {
+    const bins = Array.from({ length: last + 1 }, (_, bin) => bin).filter((bin) => Math.abs((bin * rate) / 2 / last - frequency) <= 6);
+    const distance = bins.map((bin) => Math.abs((bin * rate) / 2 / last - frequency));
+    const sizes = windowed.map((row) => {
+      const all = bins.map((bin) => amplitude(row, bin));
+      const around = median(all.filter((_, i) => distance[i] >= 2));
+      const size = Math.max(...all.filter((_, i) => distance[i] <= 0.5));
+      return size >= Math.max(HUM_MV, HUM_RATIO * around) ? size : 0;
+    });
+    return { frequency, sizes, largest: Math.max(...sizes) };
+  }).filter(({ largest }) => largest > 0).sort((a, b) => b.largest - a.largest);
+  return hums.slice(0, 1).map(({ frequency, sizes, largest }) => ofLeads("mains-hum", "note", leads.filter((_, i) => sizes[i]), `${frequency} Hz mains hum, up to ${largest.toFixed(2)} mV`));
 }
 
 // Range of the medians of seconds within ten of them, mV.
@@ -295,11 +332,13 @@ function noise(row, rate) {
 
 // ---------------------------------------------------------------- electrodes
 
+const stepOf = (rate, { electrodes: { RATE } }) => Math.max(1, Math.round(rate / RATE));
+
 // The eight independent leads at about 100 Hz without their mean over 1 s, or null.
-function independentLeads(signal, { limb_leads: { shares }, electrodes: { LEADS, RATE } }) {
-  const whole = withLimbLeads(signal, LEADS, shares);
+function independentLeads(signal, checks) {
+  const whole = withLimbLeads(signal, checks.electrodes.LEADS, checks.limb_leads.shares);
   if (whole.missing.length || whole.rows.some(isConstant)) return null;
-  const step = Math.max(1, Math.round(signal.rate / RATE));
+  const step = stepOf(signal.rate, checks);
   return whole.rows.map((row) => {
     const x = Float64Array.from({ length: Math.floor(row.length / step) }, (_, i) => mean(row.subarray(i * step, (i + 1) * step)));
     const average = movingMean(x, Math.max(1, Math.round(signal.rate / step)));
