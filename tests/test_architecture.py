@@ -108,6 +108,22 @@ def test_the_rule_would_notice_a_way_up() -> None:
     assert list(imports(ast.parse(typed), typing_only=True)) == [(2, "einthoven.cli")]
 
 
+def test_remedies_of_the_library_name_arguments_not_options() -> None:
+    """The command line turns `folds=5` into --folds 5; a whole command may have options."""
+    found = []
+    for file in FILES:
+        if room_of(file) in {"cli", "serve", "reproduce"}:
+            continue
+        for call in ast.walk(ast.parse(file.read_text())):
+            if isinstance(call, ast.Call) and any(x.arg == "remedy" for x in call.keywords):
+                parts = [x.value for x in ast.walk(call) if isinstance(x, ast.Constant)]
+                text = " ".join(part for part in parts if isinstance(part, str))
+                is_option = re.search(r"(?<![\w-])--[a-z]", text)
+                if is_option and not re.search(r"einthoven [a-z ]", text):
+                    found.append(f"{file.relative_to(PACKAGE)}:{call.lineno} {text[-60:]}")
+    assert not found
+
+
 def test_evaluation_and_report_never_see_a_model() -> None:
     """Not even for annotations."""
     for file in FILES:

@@ -160,7 +160,7 @@ def test_a_page_has_the_findings_but_not_the_name_of_the_file(
 def test_pictures_need_one_ecg_and_one_backbone(
     tmp_path: Path, synthetic: Cohort, synthetic_path: Path, synthetic_store: Store
 ) -> None:
-    with pytest.raises(BackboneError, match="--backbone"):
+    with pytest.raises(BackboneError, match="backbone="):
         examine(synthetic.paths("test")[0], picture=tmp_path / "view.png")
     with pytest.raises(BackboneError, match="mtecg_large"):
         examine(synthetic.paths("test")[0], backbone="mtecg_large")
@@ -190,7 +190,7 @@ def test_a_table_is_examined_with_the_targets_of_a_task(tmp_path: Path) -> None:
     assert re.findall(r"\d+", line) == ["20", "78", "59", "59"]
     with pytest.raises(CohortError) as error:
         examine(file, task=Task(target="urgent"))
-    assert "--kind binary" in error.value.remedy
+    assert "kind='binary'" in error.value.remedy
 
 
 def test_a_cohort_lists_splits_and_labels_without_positives(synthetic_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_the_effect_of_missing_leads_is_that_of_the_backbone(
 ) -> None:
     lines = inspect(record.select(("V1", "II", "I")), backbone)
     (line,) = [line for line in warnings(lines) if "V2 V3 V4 V5 V6" in line]
-    assert "--leads I,II,V1" in line
+    assert "leads=('I', 'II', 'V1')" in line
     assert effect in line
     assert re.search(r"\d leads x \d+ samples", lines[-1])
 
@@ -429,6 +429,6 @@ def test_a_table_shows_the_positives_of_each_label_and_recommends_folds(
     (line,) = [line for line in texts(examine(file)) if "AFIB:" in line]
     patients = table.loc[:6, "patient"].nunique()
     assert re.findall(r"\d+", line) == ["7", str(patients), str(len(table) - 7)]
-    assert any("--folds 5" in line for line in texts(examine(file)))
+    assert any("folds=5" in line for line in texts(examine(file)))
     pd.concat([table] * 15).assign(record=range(15 * len(table))).to_csv(file, index=False)
-    assert not any("--folds 5" in line for line in texts(examine(file)))
+    assert not any("folds=5" in line for line in texts(examine(file)))

@@ -89,9 +89,10 @@ def examine(
         if backbone is not None or picture is not None:
             raise BackboneError(
                 f"{path} holds many ECGs; a backbone's input can be shown for one",
-                remedy=f"name one, such as {members[0]}, or leave --backbone and --picture out"
+                remedy=f"name one, such as {members[0]}, or leave out `backbone=...` and "
+                "`picture=...`"
                 if members
-                else "name an ECG file, or leave --backbone and --picture out",
+                else "name an ECG file, or leave out `backbone=...` and `picture=...`",
             )
         if members:
             return [f"{path}: {counted(len(members), 'record')}", *_examine_signals(members, None)]
@@ -106,7 +107,7 @@ def examine(
             record, backbone, options=options, centred=centred, findings=findings, picture=picture
         )
     elif picture is not None:
-        raise BackboneError("a picture shows a backbone's input", remedy="add --backbone NAME")
+        raise BackboneError("a picture shows a backbone's input", remedy="add `backbone=NAME`")
     return lines
 
 
@@ -172,7 +173,7 @@ def _examine_cohort(path: Path, task: Task | str | None) -> Iterator[Line]:
     for label in cohort.labels if task is not None or path.is_file() else ():
         yield f"  {label}: {_targets(cohort, label)}"
     if cohort.labels and len(cohort) < SMALL:
-        yield f"  fewer than {SMALL:,} records: cross-validate, posttrain --folds 5"
+        yield f"  fewer than {SMALL:,} records: cross-validate (posttrain with `folds=5`)"
     counts = cohort.counts()
     for split in SPLITS:
         without = counts.index[counts[split] == 0].tolist()
@@ -393,7 +394,7 @@ def _for_leads(
     if missing:
         text = (
             f"leads {' '.join(missing)} are missing and cannot be computed; built for "
-            f"the others (--leads {','.join(present)}), {entry(network.name).missing_leads}"
+            f"the others (`leads={present}`), {entry(network.name).missing_leads}"
         )
         notes.append(Finding("no-lead", "doubt", text, tuple(missing)))
     return preparation, notes

@@ -75,7 +75,7 @@ def mapped(
         if isinstance(error, BrokenProcessPool):
             raise EinthovenError(
                 "a process ended without a result; there may not be enough memory",
-                remedy="use fewer processes (--workers)",
+                remedy="use fewer processes (`workers=...`)",
             ) from error
         raise
 

@@ -13,8 +13,10 @@ import pytest
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
-from einthoven.cli.progress import Console, echo, shown_warnings
+from einthoven.cli.progress import Console, as_options, echo, shown_warnings
+from einthoven.cohorts import Cohort, open_cohort
 from einthoven.cohorts.synthetic import sample_record
+from einthoven.errors import CohortError
 from einthoven.progress import Bars, progress_bars
 from einthoven.records.wfdb import write_wfdb
 
@@ -140,6 +142,37 @@ def test_commands_print_warnings_as_lines(verb: str, cli: Any, made: Any, tmp_pa
     (line,) = [line for line in err.splitlines() if "gone.hea" in line]
     assert line.startswith("Warning: ")
     assert ".py" not in err
+
+
+@pytest.mark.parametrize(
+    ("argument", "option"),
+    [
+        ("`folds=5`", "--folds 5"),
+        ("`allow_leakage=True`", "--allow-leakage"),
+        ("`allow_leakage=['a', 'b c']`", "--allow-leakage a --allow-leakage 'b c'"),
+        ("`weights=...`", "--weights"),
+        ("`leads=('I', 'II')`", "--leads I,II"),
+        ("`target='lvef <= 40'`", "--target 'lvef <= 40'"),
+        ("`task=Task(kind='binary', target=COLUMN)`", "--kind binary --target COLUMN"),
+        ("`a=b c`", "`a=b c`"),
+        ("`overrides=['epochs=1']`", "--set epochs=1"),
+        ("recipe `scratch`", "recipe `scratch`"),
+    ],
+)
+def test_arguments_of_python_are_options_of_the_command_line(argument: str, option: str) -> None:
+    assert as_options(f"say ({argument}), or") == f"say ({option}), or"
+
+
+def test_a_remedy_has_arguments_in_python_and_options_on_the_command_line(
+    cli: Any, synthetic: Cohort, tmp_path: Path
+) -> None:
+    table = synthetic.table[["path", "patient"]].assign(sick="yes")
+    table.to_csv(file := tmp_path / "own.csv", index=False)
+    with pytest.raises(CohortError) as error:
+        open_cohort(file)
+    assert "`task=Task(target=COLUMN)`" in str(error.value)
+    assert "--" not in str(error.value)
+    assert "--target COLUMN" in cli("doctor", file, status=1).err
 
 
 def test_a_topic_is_shown_once(capsys: pytest.CaptureFixture[str]) -> None:

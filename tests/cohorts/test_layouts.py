@@ -88,7 +88,7 @@ def test_codes_are_those_of_a_task() -> None:
         ("exams_part3.hdf5", "exams.csv"),
         ("ecg_tracings.hdf5", "attributes.csv"),
         ("records100/00000/00001_lr.hea", "ptbxl_database.csv"),
-        ("other.hea", "--target"),
+        ("other.hea", "target="),
     ],
 )
 def test_signals_without_the_tables_of_their_layout(

@@ -255,10 +255,10 @@ def test_other_values_of_a_condition_are_negatives(
 @pytest.mark.parametrize(
     ("cells", "named"),
     [
-        (["yes", "no"] * 9, "--kind binary"),
+        (["yes", "no"] * 9, "kind='binary'"),
         (["ill", "well", "well"] * 9, "x = ill"),
-        (["AF", "SR", "SR", "PACE"] * 9, "--kind multiclass"),
-        ([40, 50, 60] * 9, "--kind regression"),
+        (["AF", "SR", "SR", "PACE"] * 9, "kind='multiclass'"),
+        ([40, 50, 60] * 9, "kind='regression'"),
         ([0, 1] * 9 + [9], "0 or 1"),
     ],
 )

@@ -196,7 +196,7 @@ def test_an_evaluation_on_other_records_does_not_replace_the_first(
     other = synthetic if split == "validation" else synthetic.select(keep)
     with pytest.raises(EvaluationError, match=split) as caught:
         evaluate(saved, other, split)
-    assert "--out" in caught.value.remedy
+    assert "`out=...`" in caught.value.remedy
     card, evaluation = evaluate(saved, other, split, saved.parent / "beside")
     assert {file.name: file.read_bytes() for file in saved.iterdir()} == before
     assert (evaluation["cohort"]["digest"], evaluation["split"]) == (other.digest, split)

@@ -177,7 +177,7 @@ def test_leads_that_a_preparation_computes_need_not_be_in_the_store(
     short = ArrayStore.over(volts[:, :-1], leads=eight[:-1], rate=chunk.rate)
     with pytest.raises(StoreError, match="III") as refusal:
         SignalSource(short, np.arange(4), targets, source.preparation)
-    assert "--leads" in refusal.value.remedy
+    assert "leads=" in refusal.value.remedy
     fitted = SignalSource(store, np.arange(4), targets, source.preparation)
     starts = torch.tensor([0, 10, 99, 750])
     whole = source.crops(chunk.places, starts)

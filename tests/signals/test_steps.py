@@ -211,7 +211,7 @@ def test_missing_leads_are_computed_only_by_a_preparation_that_derives_them() ->
     np.testing.assert_allclose(out[2], signal[1] - signal[0], atol=1e-6)
     with pytest.raises(PreparationError, match="leads V2") as refusal:
         prepare_record(plain.with_leads(("I", "V2")), record)
-    assert "--leads" in refusal.value.remedy
+    assert "lead_subset=" in refusal.value.remedy
 
 
 # ------------------------------------------------------------------ values

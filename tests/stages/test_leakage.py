@@ -311,7 +311,7 @@ def test_renamed_copies_are_found_by_signal(labelled: PackedCohort, folder: Pack
         check_pretraining_records([labelled, folder])
     cohort, message = labelled[0], str(caught.value)
     assert f"'{min(cohort.ids('test'))}'" in message
-    assert f"--allow-leakage {cohort.name}" in message
+    assert f"allow_leakage=['{cohort.name}']" in message
     _, (leakage,) = check_pretraining_records([labelled, folder], allow=[cohort.name])
     assert leakage.cohort == cohort.name
     assert sorted(leakage.ways["signal"]) == leakage.ids == sorted(cohort.ids("test"))
@@ -386,7 +386,7 @@ def test_initial_weights_that_saw_the_test_split_are_refused(
     message = str(caught.value)
     assert f"'{min(cohort.ids('test'))}'" in message
     assert f": {count} {USES[use]}\n" in message
-    assert "--allow-leakage" in message
+    assert "allow_leakage=True" in message
     with pytest.warns(LeakageWarning, match=cohort.name):
         result = check_initial_weights(model, (cohort, store), allow=True)
     assert result is not None

@@ -348,7 +348,7 @@ def test_protected_test_split_is_refused_or_recorded(
     )
     options: dict[str, Any] = {"cohort": everything, "protect": [(synthetic, synthetic_store)]}
     once = RECIPE.model_copy(update={"epochs": 1})
-    with pytest.raises(CohortError, match=f"--allow-leakage {synthetic.name}"):
+    with pytest.raises(CohortError, match=rf"allow_leakage=\['{synthetic.name}'\]"):
         run(tmp_path / "refused", recipe=once, **options)
     assert not (tmp_path / "refused").exists()
     done = run(tmp_path / "noted", recipe=once, allow_leakage=[synthetic.name], **options)

@@ -332,7 +332,7 @@ def test_a_loop_of_files_and_unknown_bases_are_refused(tmp_path: Path) -> None:
     }.items():  # fmt: skip
         with pytest.raises(RecipeError, match=message):
             load_recipe(tmp_path / f"{name}.toml")
-    with pytest.raises(RecipeError, match="--set extends"):
+    with pytest.raises(RecipeError, match="extends"):
         load_recipe("post-training", ["extends=fine-tuning"])
 
 

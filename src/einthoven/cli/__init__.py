@@ -81,9 +81,9 @@ def _run(arguments: list[str] | None) -> None:
 
 
 def _fail(error: Exception) -> None:
-    from einthoven.cli.progress import echo
+    from einthoven.cli.progress import as_options, echo
 
-    echo(f"einthoven: {error}", err=True)
+    echo(as_options(f"einthoven: {error}"), err=True)
     raise SystemExit(1) from error
 
 

@@ -17,7 +17,7 @@ from einthoven.cli.options import (
     backbone_options,
     output_file,
 )
-from einthoven.cli.progress import echo
+from einthoven.cli.progress import as_options, echo
 from einthoven.errors import BackboneError, CohortError
 from einthoven.files import STORE_FILE
 from einthoven.models import SHIPPED
@@ -86,6 +86,6 @@ def doctor(
             arguments["picture"] = Path(f"{file.stem}-{backbone}.html")
     lines = installation() if file is None else examine(file, **arguments)
     for line in lines:
-        echo(text_of(line))
+        echo(as_options(text_of(line)))
     if any(isinstance(line, Finding) and line.level == "unusable" for line in lines):
         raise typer.Exit(1)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
+import shlex
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +23,51 @@ from einthoven import progress
 _CONTROL = re.compile(
     "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u061c\\u200e\\u200f\\u2028-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
 )
+
+
+_ARGUMENT = re.compile(r"`([a-z_]+)=([^`]+)`")
+_OPTIONS = {
+    "columns": "text",
+    "keys": "key",
+    "lead_subset": "leads",
+    "options": "option",
+    "overrides": "set",
+    "shares": "share",
+}
+"""Options whose name is not that of the argument."""
+
+
+def as_options(text: str) -> str:
+    """Arguments of a Python function in a message of the library as options of a command.
+
+    `folds=5` becomes --folds 5, `weights=...` becomes --weights, `overrides=['epochs=1']` becomes
+    --set epochs=1, and `task=Task(kind='binary')` becomes --kind binary. Placeholders, such as
+    COLUMN, stay as they are.
+    """
+    return _ARGUMENT.sub(_options, text)
+
+
+def _options(argument: re.Match[str]) -> str:
+    try:
+        return _option(argument[1], ast.parse(argument[2], mode="eval").body)
+    except SyntaxError:
+        return argument[0]
+
+
+def _option(name: str, value: ast.expr) -> str:
+    if isinstance(value, ast.Call):
+        return " ".join(_option(str(part.arg), part.value) for part in value.keywords)
+    option = f"--{_OPTIONS.get(name, name).replace('_', '-')}"
+    try:
+        content = ast.literal_eval(value)
+    except ValueError:
+        return f"{option} {ast.unparse(value)}"
+    if content in (True, ...):
+        return option
+    if isinstance(content, list):
+        return " ".join(f"{option} {shlex.quote(str(item))}" for item in content)
+    text = ",".join(content) if isinstance(content, tuple) else str(content)
+    return f"{option} {shlex.quote(text)}"
 
 
 def escaped(text: str) -> str:
@@ -55,8 +102,8 @@ progress_bars = partial(progress.progress_bars, console)
 
 
 def note(text: str, *, style: str | None = None) -> None:
-    """Print a line to stderr."""
-    console.print(text, style=style, soft_wrap=True)
+    """Print a line to stderr, with arguments as options."""
+    console.print(as_options(text), style=style, soft_wrap=True)
 
 
 @contextmanager

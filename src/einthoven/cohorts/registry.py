@@ -150,5 +150,5 @@ def without_labels(cohort: Cohort, source: object) -> CohortError:
     return CohortError(
         f"{source} has no labels",
         remedy="name a table with a column of 0 and 1 for each label, or what is predicted: "
-        "--kind and --target",
+        "`task=Task(kind=KIND, target=COLUMN)`",
     )

@@ -82,7 +82,7 @@ class ReportLabels:
         if out.suffix != ".csv" or out.resolve() == reports.resolve():
             raise CohortError(
                 f"{out}: the labels are written to a .csv file of their own",
-                remedy="name another file with --out, such as labels.csv",
+                remedy="name another file, `out=labels.csv`",
             )
         table, source, folder = self.table, reports.parent.resolve(), out.parent.resolve()
         if "path" in table and source != folder:
@@ -182,7 +182,8 @@ def label_reports(
         raise CohortError(
             f"no phrase of the {len(tally.names)} labels occurs in {tally.texts:,} reports of the "
             f"columns {', '.join(texts)}",
-            remedy="use patterns of the language of the reports, and name their columns by --text",
+            remedy="use patterns of the language of the reports, and name their columns: "
+            "`columns=...`",
         )
     records = reports[[name for name in NOT_LABELS if name in reports]]
     return tally.labels(records, key or "row")
@@ -253,7 +254,7 @@ def _check_lengths(lines: Sequence[str], row: int) -> None:
             raise CohortError(
                 f"row {row + 1}: a line of {len(line):,} characters; a report has at most "
                 f"{LONGEST:,}",
-                remedy="name the column of the report with --text",
+                remedy="name the column of the report: `columns=['NAME']`",
             )
 
 
@@ -272,7 +273,7 @@ def _text_columns(reports: pd.DataFrame, columns: Sequence[str]) -> list[str]:
         return texts[:1]
     raise CohortError(
         f"no column of text: the table has {list(reports.columns[:12])}",
-        remedy="name the column of the reports by --text",
+        remedy="name the column of the reports: `columns=['NAME']`",
     )
 
 

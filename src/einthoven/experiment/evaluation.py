@@ -322,7 +322,8 @@ def _check_stored(
             f"{folder} was refitted on all records of its folds: it has seen {leakage['seen']} "
             f"{split} records of {cohort.name}",
             remedy="read its card, which has the out-of-fold results, or name another cohort; for "
-            "fewer leads, cross-validate a model of them (posttrain --folds 5 --leads I,II)",
+            "fewer leads, cross-validate a model of them: einthoven posttrain COHORT --folds 5 "
+            "--leads I,II --out RUN",
         )
     records: Json = {"cohort": _description(cohort), "split": split}
     if stored and replaces and not is_of_records(stored, records):
@@ -330,7 +331,7 @@ def _check_stored(
         raise EvaluationError(
             f"{folder} has an evaluation ({stored['cohort']['name']}, {kind}) that another one "
             f"({cohort.name}, {split}) would replace",
-            remedy="name a folder for the new one with --out",
+            remedy="name a folder for the new one with `out=...`",
         )
 
 

@@ -223,7 +223,7 @@ def _check_folds(cohort: Cohort, store: Store, folds: int) -> None:
     if reason := problem(folds):
         fewer = next((n for n in range(folds - 1, FEWEST_FOLDS - 1, -1) if not problem(n)), None)
         remedy = f"use fewer folds, such as {fewer}" if fewer else "add patients of that class"
-        raise CohortError(f"--folds {folds}: {reason}", remedy=remedy)
+        raise CohortError(f"`folds={folds}`: {reason}", remedy=remedy)
 
 
 def _resolved(

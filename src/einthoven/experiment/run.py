@@ -265,7 +265,7 @@ def check_splits(cohort: Cohort) -> None:
             raise CohortError(
                 problem + (f"; {counted(short, 'record')} {TOO_SHORT}" if short else ""),
                 remedy=f"write `{split}` into the `split` column of more patients, add patients "
-                "with and without the label, or cross-validate (--folds 5)",
+                "with and without the label, or cross-validate (`folds=5`)",
             )
 
 

@@ -91,7 +91,7 @@ class Key:
         choices = tuple(_value(part) for part in values.split(","))
         if name and not rest and len(set(choices)) > 1:
             return cls(name, choices=choices)
-        raise RecipeError(f"--key {text!r} names no values", remedy=f"{_FORM} {_EXAMPLE}")
+        raise RecipeError(f"`keys={[text]}` names no values", remedy=f"{_FORM} {_EXAMPLE}")
 
     @property
     def values(self) -> tuple[Any, ...]:
@@ -204,7 +204,7 @@ def search(
     names = [key.name for key in keys]
     if not keys or len(set(names)) < len(names):
         problem = "a key is named twice" if keys else "no key to search"
-        raise RecipeError(problem, remedy=f"name each key once: --key {_EXAMPLE}")
+        raise RecipeError(problem, remedy=f"name each key once: `keys={[_EXAMPLE]}`")
     plan = plan_training(backbone, weights, recipe, overrides)
     for place in range(max(len(key.values) for key in keys)):
         # Unknown keys and impossible values are refused before the first trial.
@@ -323,7 +323,7 @@ def _open_study(optuna: ModuleType, folder: Path, request: Json, is_lowest: bool
         different = [name for name in request if before.get(name) != request[name]]
         raise TrainingError(
             f"{folder} holds another search: {', '.join(different)} differ",
-            remedy="name another folder (--out), or delete this one",
+            remedy="name another folder (`out=...`), or delete this one",
         )
     study.set_user_attr(_REQUEST, request)
     return study

@@ -47,7 +47,7 @@ def project(
     except ImportError as error:
         raise EvaluationError(
             "umap-learn, which computes the map, is not installed",
-            remedy="pip install 'einthoven[explain]', or use --projection pca",
+            remedy="pip install 'einthoven[explain]', or choose the projection pca",
         ) from error
     neighbours = min(15, len(x) - 1)
     with warnings.catch_warnings():

@@ -228,5 +228,5 @@ def _check_labels(model: Model, labels: Sequence[str], cohort: Cohort) -> None:
             f"the model's {len(model.labels)} labels are not the cohort's {len(cohort.labels)}"
             + (f"; the cohort lacks {listed(missing)}" if missing else "")
             + (f"; the model lacks {listed(extra)}" if extra else ""),
-            remedy="open the cohort with the task that the model was trained for (--task)",
+            remedy="open the cohort with the task that the model was trained for (`task=...`)",
         )

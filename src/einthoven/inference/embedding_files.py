@@ -89,7 +89,7 @@ def read_embeddings(file: str | Path) -> Embeddings:
     level = result.metadata.get("level")
     if level != "pooled":
         raise EvaluationError(
-            f"{path} has embeddings of the level {level}", remedy="embed with --level pooled"
+            f"{path} has embeddings of the level {level}", remedy="embed with `level='pooled'`"
         )
     return result
 

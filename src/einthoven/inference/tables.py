@@ -412,7 +412,7 @@ def _begin(file: Path, folder: Path, request: Json, *, resume: bool) -> None:
     if file.exists() and not same:
         raise EvaluationError(
             f"{file} exists, and its predictions are not of this model, source and leads",
-            remedy="write to another file (--out), or delete this one",
+            remedy="write to another file (`out=...`), or delete this one",
         )
     if not (same and resume and before["batch_size"] == request["batch_size"]):
         shutil.rmtree(folder, ignore_errors=True)

@@ -55,8 +55,8 @@ def initialisation_of(
     if backbone == SHIPPED:
         if weights is not None:
             raise ModelError(
-                f"{SHIPPED} has its own weights, and --weights {weights} is given",
-                remedy="leave --weights out, or name the backbone that the weights belong to",
+                f"{SHIPPED} has its own weights, and `weights={str(weights)!r}` is given",
+                remedy="leave `weights=...` out, or name the backbone that the weights belong to",
             )
         initialisation = _of_model(model_path(backbone))
         return replace(initialisation, weights=None) if random else initialisation

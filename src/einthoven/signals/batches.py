@@ -111,7 +111,7 @@ class SignalSource:
             raise StoreError(
                 f"{self.store.root} lacks the leads {', '.join(missing)}",
                 remedy="pack the leads that the backbone reads, or build it for those of the store "
-                "(--leads); limb leads that follow from others are computed",
+                "(`leads=...`); limb leads that follow from others are computed",
             )
 
     def __len__(self) -> int:

@@ -63,7 +63,8 @@ _EXCLUDED = "left out: "
 SHARD_RECORDS = 1024
 CHECKED_SOURCES = 8
 _PACK_AGAIN = (
-    "pack the cohort into a new folder (--store), or delete this store if the files were replaced"
+    "pack the cohort into a new folder (`store=...`), or delete this store if the files were "
+    "replaced"
 )
 
 
@@ -293,7 +294,7 @@ def _begin(folder: Path, request: dict[str, Any]) -> None:
     file = folder / REQUEST_FILE
     if file.is_file() and read_json(file) != request:
         raise StoreError(
-            f"{folder} holds an unfinished store of another cohort, or with another --sidecar",
+            f"{folder} holds an unfinished store of another cohort, or with another sidecar",
             remedy="name another folder, or delete this one",
         )
     if not file.is_file() and any(folder.iterdir()):
@@ -366,7 +367,7 @@ def _read_microvolts(
     missing = [lead for lead in leads if lead not in record.leads]
     if missing:
         raise RecordError(
-            path, "leads", record.leads, f"lacks {missing}", remedy="pack fewer leads: --leads"
+            path, "leads", record.leads, f"lacks {missing}", remedy="pack fewer leads: `leads=...`"
         )
     _refuse_gaps(record, leads, path)
     selected = record.select(leads)
@@ -377,7 +378,7 @@ def _read_microvolts(
             remedy = "correct the header, or leave out the record"
             raise RecordError(path, "signal", finding.name, finding.text, remedy=remedy)
         if finding.name in exclude and finding.level != "note":
-            text, remedy = f"{_EXCLUDED}{finding.text}", f"pack without --exclude {finding.name}"
+            text, remedy = f"{_EXCLUDED}{finding.text}", f"pack without `exclude={[finding.name]}`"
             raise RecordError(path, "signal", finding.name, text, remedy=remedy)
     notes = [ROUNDED] if rounded else []
     for finding in results:
@@ -399,7 +400,7 @@ def _refuse_gaps(record: Record, leads: Sequence[str], path: Path) -> None:
             "samples",
             None,
             f"marked as invalid: {text}",
-            remedy="repair or leave out the record, or pack other leads: --leads",
+            remedy="repair or leave out the record, or pack other leads: `leads=...`",
         )
 
 

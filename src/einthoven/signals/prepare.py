@@ -326,8 +326,8 @@ def _check_leads(preparation: Preparation, record: Record) -> None:
     if not missing:
         return
     remedy = (
-        "use a record with these leads, or name some that it has: --leads of `einthoven predict`, "
-        "lead_subset= in Python"
+        "use a record with these leads, or name some that it has when you predict: "
+        "`lead_subset=...`"
     )
     if set(missing) <= set(derivable_leads(record.leads)):
         remedy = "they follow from the others: preparation.deriving(record.leads) computes them"

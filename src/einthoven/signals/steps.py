@@ -209,7 +209,8 @@ class Window(Step):
             f"a record of {frame.samples} samples at {frame.rate:g} Hz is shorter than the window "
             f"of {self.samples}",
             remedy=f"leave out records of less than {self.samples / frame.rate:g} s, or train a "
-            "model for them: --set data.crop_seconds=SECONDS, or --set data.short=pad",
+            "model for them: `overrides=['data.crop_seconds=SECONDS']`, or "
+            "`overrides=['data.short=pad']`",
         )
 
     def after(self, frame: Frame) -> Frame:

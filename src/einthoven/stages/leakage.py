@@ -316,7 +316,7 @@ def check_pretraining_records(
             f"pretraining would use {'; and '.join(map(str, refused))}",
             remedy="leave these records and patients out, or accept that results on that test "
             "split are optimistically biased, with "
-            + " ".join(f"--allow-leakage {leakage.cohort}" for leakage in refused),
+            f"`allow_leakage={[leakage.cohort for leakage in refused]}`",
         )
     return parts, results
 
@@ -342,7 +342,7 @@ def check_initial_weights(
         raise CohortError(
             message,
             remedy="use another encoder or other folds, or record the leakage in the run with "
-            "--allow-leakage",
+            "`allow_leakage=True`",
         )
     _warn_of_bias(message + (" (allowed in pretraining)" if allowed_before else ""))
     return leakage.to_dict()
@@ -471,7 +471,7 @@ def check_duplicates(member: PackedCohort, *, allow: bool = False) -> None:
             message,
             remedy="leave one of each out, give both the same patient"
             + (", use PTB-XL 1.0.3, which removed some," if old else "")
-            + " or pass --allow-leakage",
+            + " or pass `allow_leakage=True`",
         )
     _warn_of_bias(message)
 

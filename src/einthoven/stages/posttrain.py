@@ -420,12 +420,12 @@ def check_weights(recipe: Recipe, weights: str | Path | None, backbone: str = ""
             f"recipe {recipe.name} starts from a pretrained backbone, and no weights are given",
             remedy=f"use {backbone}'s recipe `{specific}`, which starts from random weights"
             if specific
-            else "name a checkpoint (--weights), or use the recipe `scratch`",
+            else "name a checkpoint (`weights=...`), or use the recipe `scratch`",
         )
     if recipe.initialise == "random" and weights is not None:
         raise RecipeError(
             f"recipe {recipe.name} starts from random weights, and {weights} is given",
-            remedy="leave --weights out, or use another recipe",
+            remedy="leave `weights=...` out, or use another recipe",
         )
 
 

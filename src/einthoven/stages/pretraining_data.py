@@ -245,7 +245,7 @@ def check_shares(shares: Sequence[float], cohorts: int) -> None:
     if len(shares) != cohorts:
         raise RecipeError(
             f"{len(shares)} shares for {cohorts} cohorts",
-            remedy="give each cohort a share, in their order (repeat --share), or none at all",
+            remedy="give each cohort a share, in their order (`shares=...`), or none at all",
         )
     if not all(0 < share < float("inf") for share in shares):
         raise RecipeError(

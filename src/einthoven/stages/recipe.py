@@ -490,12 +490,14 @@ def _load(kind: type[M], name: str | Path, overrides: Sequence[str], backbone: s
         _merge(changes, assignment(override))
     if "extends" in changes:
         raise RecipeError(
-            "--set extends has no effect", remedy="choose the recipe with --recipe, or write a file"
+            "`overrides=['extends']` has no effect",
+            remedy="choose the recipe with `recipe=...`, or write a file",
         )
     _inherit(table, changes)
     if stages and (added := {key for key in _STAGES if key in table} - stages):
         raise RecipeError(
-            f"recipe {name} has no [{'] or ['.join(sorted(added))}], and --set would add it",
+            f"recipe {name} has no [{'] or ['.join(sorted(added))}], and `overrides=...` would "
+            "add it",
             remedy="choose a recipe that has this stage, or write one (.toml)",
         )
     try:
@@ -688,8 +690,8 @@ def assignment(override: str) -> Json:
         except tomllib.TOMLDecodeError:
             continue
     raise RecipeError(
-        f"--set {override!r} is not an assignment",
-        remedy=f"write --set {key.strip() or 'KEY'}=VALUE",
+        f"`overrides={[override]}` is not an assignment",
+        remedy=f"write `overrides={[(key.strip() or 'KEY') + '=VALUE']}`",
     )
 
 

@@ -67,7 +67,7 @@ class Multiclass(Kind):
         if not 2 <= len(names) <= MOST_CLASSES:
             raise CohortError(
                 f"{file}: column {task.targets[0]!r} has {len(names)} different values",
-                remedy="choose a column of a few names; a number is predicted by --kind regression"
+                remedy="choose a column of a few names; a number is `task=Task(kind='regression')`"
                 if len(names) > MOST_CLASSES
                 else "choose a column of two names or more",
             )

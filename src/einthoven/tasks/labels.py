@@ -392,22 +392,23 @@ def _remedy(column: pd.Series[Any], *, is_slip: bool = False) -> str:
     name, usual = column.name, _usual(names_of(column))
     if is_slip:
         return "write 0 or 1, or leave the cell empty if it is not known"
-    others = "or name other columns: --target COLUMN"
+    others = "or name other columns: `task=Task(target=COLUMN)`"
     if {value.casefold() for value in usual} in [{*pair} for pair in _PAIRS.items()]:
-        return f"predict it with --kind binary --target {name!r}, {others}"
+        return f"predict it: `task=Task(kind='binary', target={name!r})`, {others}"
     if not pd.to_numeric(pd.Series(usual), errors="coerce").isna().any():
         return (
-            f"predict it with --kind regression --target {name!r}, or a limit such as --target "
-            f"'{name} <= 40'; {others}"
+            f"predict it: `task=Task(kind='regression', target={name!r})`, or a limit such as "
+            f"`task=Task(target={f'{name} <= 40'!r})`; {others}"
         )
     if len(usual) == 2:  # the rarer one
-        return f"name the positive value, --target '{name} = {usual[1]}', {others}"
+        value = f"{name} = {usual[1]}"
+        return f"name the positive value: `task=Task(target={value!r})`, {others}"
     if len(usual) > 2 and len(column) > _FREQUENT * len(usual):
         return (
-            f"predict it with --kind multiclass --target {name!r}, or one value against the "
-            f"others, such as --target '{name} = {usual[1]}'; {others}"
+            f"predict it: `task=Task(kind='multiclass', target={name!r})`, or one value against "
+            f"the others, such as `task=Task(target={f'{name} = {usual[1]}'!r})`; {others}"
         )
-    return "name the columns that are predicted: --target COLUMN"
+    return "name the columns that are predicted: `task=Task(target=COLUMN)`"
 
 
 def refuse_several(task: Task) -> None:

@@ -136,7 +136,7 @@ def convert_checkpoint(
     file, catalogue_entry = Path(weights), entry(name)
     if is_model(file):
         raise WeightsError(
-            f"{file} is a model folder already", remedy="use it as it is: --weights takes it"
+            f"{file} is a model folder already", remedy="use it as it is: `weights=...` takes it"
         )
     load = load_classifier if head else load_backbone
     network = load(name, weights=file, **overrides)
