@@ -53,6 +53,9 @@ def test_a_data_frame_becomes_a_run(synthetic: Cohort, tmp_path: Path) -> None:
         einthoven.posttrain(frame.drop(columns="AFIB"), tmp_path / "none", **QUICK)
     with pytest.raises(RecipeError, match="nope"):
         einthoven.posttrain(frame, tmp_path / "none", recipe="nope")
+    for cohort in (frame, synthetic):  # a column that is not there, and a second task
+        with pytest.raises(CohortError, match=r"ward|task=\.\.\."):
+            einthoven.posttrain(cohort, tmp_path / "none", task=einthoven.Task(target="ward"))
 
 
 def test_nothing_of_a_path_leaves_the_machine(

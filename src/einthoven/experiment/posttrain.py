@@ -11,6 +11,7 @@ from pandas import DataFrame
 
 from einthoven.backbones.registry import leads_of
 from einthoven.cohorts import Cohort, open_cohort, without_labels
+from einthoven.errors import CohortError
 from einthoven.experiment.folds import run_folds
 from einthoven.experiment.run import RunResult, check_splits, run_experiment
 from einthoven.files import STORE_FILE
@@ -21,6 +22,7 @@ from einthoven.signals.pack import leads_to_pack, pack
 from einthoven.signals.store import Store
 from einthoven.stages.posttrain import check_weights
 from einthoven.stages.recipe import Recipe, load_recipe, prepared_alike, recipe_for
+from einthoven.tasks import Task
 from einthoven.training.distributed import Processes
 
 
@@ -56,6 +58,7 @@ def posttrain(
     cohort: Cohort | DataFrame | str | Path,
     out: str | Path,
     *,
+    task: Task | str | Path | None = None,
     backbone: str = SHIPPED,
     weights: str | Path | None = None,
     recipe: str | Path | None = None,
@@ -77,6 +80,8 @@ def posttrain(
     cohort : Cohort, or a source that `open_cohort` accepts
     out : path
         Run folder.
+    task : Task, str or path, optional
+        What is predicted, as in `open_cohort`; a Cohort has its own.
     backbone, weights, recipe, overrides, options, folds, allow_leakage, resamples, device
         As the options of the command; `overrides` are those of `--set`, `options` is a mapping.
     store : Store or path, optional
@@ -92,8 +97,13 @@ def posttrain(
     EinthovenError
         If cohort, store, recipe and weights do not match, or training is refused.
     """
+    if task is not None and isinstance(cohort, Cohort):
+        raise CohortError(
+            f"{cohort.name} was opened with a task, and another is given",
+            remedy="leave `task=...` out, or open the cohort with it",
+        )
     plan = plan_training(backbone, weights, recipe, overrides)
-    labelled = cohort if isinstance(cohort, Cohort) else open_cohort(cohort)
+    labelled = cohort if isinstance(cohort, Cohort) else open_cohort(cohort, task)
     if not labelled.labels:
         raise without_labels(labelled, labelled.name)
     if folds is None:
