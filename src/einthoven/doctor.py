@@ -50,7 +50,6 @@ _PREFIXES = {"unusable": "warning: unusable", "doubt": "warning", "note": "note"
 _WINDOW_SHARE = 0.01  # of a record that evaluation crops may leave out without a warning
 _EXAMPLES = 5
 _READ = 50  # records of a cohort
-_STRETCHES = 10  # of a long recording
 
 
 def text_of(line: Line) -> str:
@@ -97,7 +96,7 @@ def examine(
         if members:
             return [f"{path}: {counted(len(members), 'record')}", *_examine_signals(members, None)]
         return list(_examine_store(path) if is_store else _examine_cohort(path, task))
-    recording = read_stretches(path, _STRETCHES)
+    recording = read_stretches(path, quality.STRETCHES)
     lines = list(_examine_recording(recording))
     record = recording.records[len(recording.records) // 2]
     if backbone is not None:
@@ -130,18 +129,10 @@ def _examine_recording(recording: Stretches) -> Iterator[Line]:
     limbs = [limb.millivolts for ecg in ecgs if (limb := contradiction(ecg)) is not None]
     if limbs:
         yield f"  limb leads: up to {max(limbs):.3f} mV from Einthoven's law"
-    if len(records) == 1:
-        yield from quality.findings(record)
-        return
-    groups: dict[tuple[int, str], dict[float, str]] = {}
-    for start, each in zip(recording.starts, records, strict=True):
-        for finding in quality.findings(each):
-            key = LEVELS.index(finding.level), finding.name
-            groups.setdefault(key, {}).setdefault(start, finding.text)
-    for (level, name), texts in sorted(groups.items()):
-        start, text = next(iter(texts.items()))
-        where = f"in {len(texts)} of {len(records)} stretches, the first from {start:.10g} s"
-        yield _of_parts(name, LEVELS[level], f"{where}: {text}", in_all=len(texts) == len(records))
+    findings = [quality.findings(each) for each in records]
+    if len(records) > 1:
+        findings = [quality.of_stretches(recording.starts, findings)]
+    yield from findings[0]
 
 
 def _of_parts(name: str, level: Level, text: str, *, in_all: bool) -> Finding:

@@ -392,3 +392,15 @@ def test_what_the_device_states_is_a_finding() -> None:
 def test_other_statements_are_no_finding(statement: str) -> None:
     record = _record(_beats())
     assert findings(replace(record, metadata={"statements": statement})) == ()
+
+
+def test_a_long_recording_is_examined_in_stretches() -> None:
+    """What makes one stretch unusable is a doubt about the day."""
+    signal = np.tile(_beats(1000, 100.0), 120)  # 20 minutes
+    assert findings(_record(signal, 100.0)) == ()
+    signal[:, : 70 * 100] = 0.25
+    by_name = {finding.name: finding for finding in findings(_record(signal, 100.0))}
+    assert (by_name["flat"].level, by_name["flat"].leads) == ("doubt", LEADS)
+    assert "1 of 10" in by_name["flat"].text
+    signal[:] = 0.25
+    assert [finding.level for finding in findings(_record(signal, 100.0))] == ["unusable"]

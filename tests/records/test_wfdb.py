@@ -6,6 +6,7 @@ import hashlib
 import math
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -282,6 +283,34 @@ def test_common_formats_are_decoded_as_by_the_package(
     assert ours.rate == 100 * per_frame
     theirs = wfdb.rdrecord(str(tmp_path / "a"), smooth_frames=False)
     np.testing.assert_array_equal(ours.signal, np.array(theirs.e_p_signal, np.float32))
+    monkeypatch.setattr("einthoven.records.wfdb_samples._BLOCK", 13)
+    in_blocks = read_record(tmp_path / "a")
+    np.testing.assert_array_equal(in_blocks.signal, ours.signal)
+    assert in_blocks.source_hash == ours.source_hash
+    for first, last in ((0, 1), (3, 9), (8, 35)):
+        part = read_record(tmp_path / "a", start=first / ours.rate, stop=last / ours.rate)
+        np.testing.assert_array_equal(part.signal, ours.signal[:, first:last])
+
+
+def test_a_part_needs_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("einthoven.records.wfdb_samples._BLOCK", 1 << 12)
+    write_wfdb(tmp_path / "long", np.zeros((2, 300_000)), rate=500, leads=("I", "II"))
+    read_record(tmp_path / "long", stop=1)  # imports
+    tracemalloc.start()
+    try:
+        assert read_record(tmp_path / "long", start=300, stop=310).signal.shape == (2, 5000)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 600_000  # the samples take 1,200,000 bytes
+
+
+def test_a_part_is_refused_if_the_rest_is_damaged(record: Path) -> None:
+    content = bytearray(record.with_suffix(".dat").read_bytes())
+    content[-1] ^= 1
+    record.with_suffix(".dat").write_bytes(content)
+    with pytest.raises(RecordError, match="checksum"):
+        read_record(record, stop=0.1)
 
 
 @pytest.mark.parametrize(
@@ -344,6 +373,16 @@ def test_segments_are_joined_by_lead_name(tmp_path: Path) -> None:
     np.testing.assert_array_equal(record.signal[:, :30], read_record(tmp_path / "one").signal)
     two = read_record(tmp_path / "two").select(["I", "II"])
     np.testing.assert_array_equal(record.signal[:, 40:], two.signal)
+
+
+def test_parts_of_segments(tmp_path: Path) -> None:
+    path = segments(tmp_path)
+    whole = read_record(path)
+    samples = whole.signal.shape[1]
+    for first, last in ((0, 5), (5, samples), (20, 50), (samples - 1, samples)):
+        part = read_record(path, start=first / whole.rate, stop=last / whole.rate)
+        np.testing.assert_array_equal(part.signal, whole.signal[:, first:last])
+        assert (part.leads, part.source_hash) == (whole.leads, whole.source_hash)
 
 
 def test_segments_may_leave_out_the_length_and_hold_no_ecg(tmp_path: Path) -> None:

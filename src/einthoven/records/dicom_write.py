@@ -23,7 +23,7 @@ from einthoven.errors import RecordError
 from einthoven.files import replacing
 from einthoven.records.dicom import read
 from einthoven.records.dicom_metadata import MEASUREMENTS, PLACEHOLDER
-from einthoven.records.digital import Step, check_written, counts_of, step_of
+from einthoven.records.digital import Step, blocks, check_written, counts_of, step_of
 from einthoven.records.file import EcgFile
 from einthoven.records.lead_codes import lead_number
 from einthoven.records.record import STANDARD_LEADS, Record
@@ -191,11 +191,12 @@ def _group(record: Record, microvolts: float) -> Dataset:
     group.MultiplexGroupLabel = "RHYTHM"
     group.ChannelDefinitionSequence = [_channel(record, lead, microvolts) for lead in record.leads]
     group.WaveformBitsAllocated, group.WaveformSampleInterpretation = 16, "SS"
-    counts = counts_of(record.signal, microvolts)
-    if np.isnan(counts).any():
+    digital = np.empty(record.signal.shape, "<i2")
+    for part, stored in zip(blocks(record.signal), blocks(digital), strict=True):
+        stored[:] = np.nan_to_num(counts_of(part, microvolts), nan=-32768)
+    if np.isnan(record.signal).any():
         group.add_new("WaveformPaddingValue", "OW", _MISSING)
-        counts[np.isnan(counts)] = -32768
-    group.add_new("WaveformData", "OW", np.ascontiguousarray(counts.T).astype("<i2").tobytes())
+    group.add_new("WaveformData", "OW", digital.T.tobytes())
     return group
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ _FINEST = 0.1  # microvolts, for values that are multiples of no step
 _FLOAT32 = (3e-7, 1e-6)  # relative, and mV: what float32 loses, also in computed leads
 _ADVANCE = 1.5
 _DIGITS = range(2, 10)
+_BLOCK = 1 << 16  # samples of each lead that are computed with at once
 
 
 class Step(NamedTuple):
@@ -41,7 +43,8 @@ def step_of(signal_mv: NDArray[np.float32]) -> Step:
     signal_mv : np.ndarray
         Millivolts of any shape; NaN marks missing samples.
     """
-    values = np.unique(np.abs(signal_mv[np.isfinite(signal_mv)])).astype(np.float64) * 1000
+    parts = [np.unique(np.abs(part[np.isfinite(part)])) for part in blocks(signal_mv)]
+    values = np.unique(np.concatenate(parts)).astype(np.float64) * 1000
     values = values[values > 0]
     if not values.size:
         return Step(_DEFAULT, is_exact=True)
@@ -53,6 +56,12 @@ def step_of(signal_mv: NDArray[np.float32]) -> Step:
     steps = (float(f"{mantissa}e{exponent:.0f}") for mantissa in (1, 2, 5, 10))
     step = next(step for step in steps if step >= _FINEST and values[-1] <= LARGEST * step)
     return Step(step, is_exact=_is_exact(signal_mv, step))
+
+
+def blocks(signal: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Views of a signal along its last axis, so that computing with a long one takes few bytes."""
+    for start in range(0, signal.shape[-1], _BLOCK):
+        yield signal[..., start : start + _BLOCK]
 
 
 def counts_of(signal_mv: NDArray[np.float32], microvolts: float) -> NDArray[np.float64]:
@@ -73,8 +82,9 @@ def check_written(record: Record, back: Record, step: Step | None) -> None:
     relative, absolute = _FLOAT32
     if step is not None and not step.is_exact:
         absolute += step.microvolts * 0.5e-3
-    same = record.signal.shape == back.signal.shape and np.allclose(
-        back.signal, record.signal, relative, absolute, equal_nan=True
+    same = record.signal.shape == back.signal.shape and all(
+        np.allclose(read, written, relative, absolute, equal_nan=True)
+        for read, written in zip(blocks(back.signal), blocks(record.signal), strict=True)
     )
     if not same or record.leads != back.leads or not np.isclose(record.rate, back.rate, rtol=1e-9):
         raise RecordError(
@@ -101,5 +111,9 @@ def _estimate(values: NDArray[np.float64]) -> float:
 
 
 def _is_exact(signal_mv: NDArray[np.float32], microvolts: float) -> bool:
-    decoded = counts_of(signal_mv, microvolts) * (microvolts * 1e-3)
-    return np.allclose(decoded, signal_mv, *_FLOAT32, equal_nan=True)
+    return all(
+        np.allclose(
+            counts_of(part, microvolts) * (microvolts * 1e-3), part, *_FLOAT32, equal_nan=True
+        )
+        for part in blocks(signal_mv)
+    )

@@ -97,7 +97,9 @@ def _millivolts(file: EcgFile, header: Header, first: int, last: int) -> NDArray
         gain, offset = channel.calibration
         counts = _integers(content[:, _columns(header, channel)], header.width)
         with np.errstate(over="ignore"):  # Record refuses an infinity
-            row[:] = counts * gain + offset
+            values = counts * gain
+            values += offset
+            row[:] = values
     return signal
 
 

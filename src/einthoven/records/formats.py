@@ -155,7 +155,7 @@ def read_record(
         return entry.read(file)
     if entry.read_part is not None:
         return entry.read_part(file, start, stop)
-    return _part(file, entry.read(file), start, stop)
+    return part_of_record(entry.read(file), start, stop)
 
 
 def _existing(source: PathLike | bytes | EcgFile, root: PathLike | None) -> tuple[EcgFile, Format]:
@@ -165,9 +165,11 @@ def _existing(source: PathLike | bytes | EcgFile, root: PathLike | None) -> tupl
     return file, format_of(source)
 
 
-def _part(file: EcgFile, record: Record, start: float, stop: float) -> Record:
+def part_of_record(record: Record, start: float, stop: float) -> Record:
+    """Samples of a record from one time to another, in seconds; see `read_record`."""
     if start <= 0 and stop == math.inf:
         return record
+    file = EcgFile(record.source or record.name)
     first, last = part_of(file, record.rate, record.signal.shape[1], start, stop)
     return replace(record, signal=frozen(record.signal[:, first:last].copy()))
 
@@ -205,12 +207,10 @@ def read_stretches(
         duration, read_part = entry.duration(file), partial(entry.read_part, file)
     else:
         whole = entry.read(file)
-        duration, read_part = whole.duration, partial(_part, file, whole)
+        duration, read_part = whole.duration, partial(part_of_record, whole)
     if duration <= EXCERPT:
         return Stretches(duration, (0.0,), (read_part(0, math.inf),))
-    seconds = EXCERPT / count
-    places = [place / (count - 1) for place in range(count)] if count > 1 else [0.5]
-    starts = tuple(float(math.floor(place * (duration - seconds))) for place in places)
+    seconds, starts = EXCERPT / count, stretch_starts(duration, count)
     records = []
     for start in starts:
         stop = start + seconds
@@ -218,6 +218,12 @@ def read_stretches(
         excerpt = f"{start:.10g} to {stop:.10g} s of {duration:.10g} s"
         records.append(replace(part, metadata={**part.metadata, "excerpt": excerpt}))
     return Stretches(duration, starts, tuple(records))
+
+
+def stretch_starts(duration: float, count: int) -> tuple[float, ...]:
+    """Beginnings (s) of equal stretches of `EXCERPT` seconds in all, from beginning to end."""
+    places = [place / (count - 1) for place in range(count)] if count > 1 else [0.5]
+    return tuple(float(math.floor(place * (duration - EXCERPT / count))) for place in places)
 
 
 def read_excerpt(source: PathLike | bytes | EcgFile, *, root: PathLike | None = None) -> Record:
@@ -367,7 +373,13 @@ def _register(name: str, suffixes: tuple[str, ...], module: str, **modules: str)
     register_format(Format(name, suffixes, _reader(module), **functions))
 
 
-WFDB = Format("WFDB", (".hea", ".dat", ".mat"), _reader("wfdb", "read_wfdb"))
+WFDB = Format(
+    "WFDB",
+    (".hea", ".dat", ".mat"),
+    _reader("wfdb", "read_wfdb"),
+    read_part=_reader("wfdb", "read_part"),
+    duration=_reader("wfdb", "duration"),
+)
 register_format(WFDB)
 _register("DICOM", (".dcm",), "dicom", recognises="dicom_head", members="dicom_head")
 _register(

@@ -165,7 +165,7 @@ def _millivolts(counts: NDArray[np.int16], resolutions: NDArray[np.int16]) -> ND
     """Float32 millivolts of shape (leads, samples), read-only, from counts (samples, leads)."""
     signal = np.empty(counts.shape[::-1], np.float32)
     for row, column, nanovolts in zip(signal, counts.T, resolutions, strict=False):
-        row[:] = column * (float(nanovolts) / 1e6)
+        np.multiply(column, float(nanovolts) / 1e6, out=row, casting="same_kind")
         row[column == _DISCONNECTED] = np.nan
     signal.flags.writeable = False
     return signal

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from einthoven.records.calibration import without_calibration
+from einthoven.records.digital import blocks
 from einthoven.records.record import Record, canonical_lead
 
 # Shares of I and of II, in the standard order.
@@ -132,8 +133,13 @@ def derive_limb_leads(record: Record) -> Record:
         return record
     pair, shares = derivation(record.leads)
     rows = [record.leads.index(lead) for lead in pair]
-    derived = (shares @ record.signal[rows].astype(np.float64)).astype(np.float32)
-    signal = np.concatenate([record.signal, derived])
+    samples = record.signal.shape[1]
+    signal = np.empty((len(record.leads) + len(missing), samples), np.float32)
+    signal[: len(record.leads)] = record.signal
+    for part, computed in zip(
+        blocks(record.signal), blocks(signal[len(record.leads) :]), strict=True
+    ):
+        computed[:] = shares @ part[rows].astype(np.float64)
     signal.flags.writeable = False
     return replace(
         record,

@@ -20,6 +20,7 @@ from einthoven.errors import PreparationError, RecordError
 from einthoven.records.beats import FAULTS, fault_of
 from einthoven.records.calibration import calibration_start, without_calibration
 from einthoven.records.electrodes import LEADS, exchange_of, independent_leads
+from einthoven.records.formats import EXCERPT, part_of_record, stretch_starts
 from einthoven.records.limb_leads import contradiction
 from einthoven.records.metadata import lead_faults
 from einthoven.records.record import MILLIVOLTS, Record
@@ -71,6 +72,8 @@ _STATED = re.compile(  # phrases of the statements of GE, Mortara and Philips on
     rf"|baseline wander|missing {_LEADS_WORD}|{_LEADS_WORD} off\b",
     re.IGNORECASE,
 )
+STRETCHES = 10
+"""Stretches of a long recording that are examined."""
 _SECONDS = 2.0  # least stretch that tells 50 Hz from its neighbours
 
 
@@ -101,7 +104,45 @@ class Finding:
 
 
 def findings(record: Record) -> tuple[Finding, ...]:
-    """Find what is unusual about a recording in millivolts, the gravest first."""
+    """Find what is unusual about a recording in millivolts, the gravest first.
+
+    One that is longer than 10 minutes is examined in ten stretches of a minute.
+    """
+    if record.duration <= EXCERPT:
+        return _findings(record)
+    starts = stretch_starts(record.duration, STRETCHES)
+    parts = (part_of_record(record, start, start + EXCERPT / STRETCHES) for start in starts)
+    return of_stretches(starts, [_findings(part) for part in parts])
+
+
+def of_stretches(
+    starts: Sequence[float], stretches: Sequence[tuple[Finding, ...]]
+) -> tuple[Finding, ...]:
+    """Findings on a recording, from those on stretches of it that begin at `starts` (s).
+
+    What makes only some of the stretches unusable is a doubt about the recording.
+    """
+    groups: dict[tuple[Level, str], dict[float, list[Finding]]] = {}
+    for start, results in zip(starts, stretches, strict=True):
+        for finding in results:
+            group = groups.setdefault((finding.level, finding.name), {})
+            group.setdefault(start, []).append(finding)
+    joined = []
+    for (level, name), group in groups.items():
+        every = [finding for each in group.values() for finding in each]
+        text = (
+            f"in {len(group)} of {len(stretches)} stretches, the first from "
+            f"{next(iter(group)):.10g} s: {every[0].text}"
+        )
+        leads = tuple(dict.fromkeys(chain.from_iterable(finding.leads for finding in every)))
+        if level == "unusable" and len(group) < len(stretches):
+            joined.append(Finding(name, "doubt", f"unusable: {text}", leads))
+        else:
+            joined.append(Finding(name, level, text, leads))
+    return by_level(joined)
+
+
+def _findings(record: Record) -> tuple[Finding, ...]:
     results = [*_calibration(record), *_device_quality(record)]
     record = without_calibration(record)
     x = independent_leads(record)

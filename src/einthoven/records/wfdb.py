@@ -6,16 +6,20 @@ Source: the WFDB Applications Guide, header(5) and signal(5).
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from einthoven.errors import RecordError
+from einthoven.records.digital import blocks
 from einthoven.records.file import EcgFile, read_file
+from einthoven.records.formats import part_of
 from einthoven.records.record import Record
 from einthoven.records.wfdb_header import Header, LeadSpec, parse_header
-from einthoven.records.wfdb_samples import read_samples
+from einthoven.records.wfdb_samples import Part, read_samples
 from einthoven.records.wfdb_write import write_wfdb
 
 __all__ = ["read_wfdb", "write_wfdb"]
@@ -48,6 +52,31 @@ def read_wfdb(file: EcgFile) -> Record:
     RecordError
         If anything in the header or the signal files is inconsistent.
     """
+    return read_part(file, 0, math.inf)
+
+
+def read_part(file: EcgFile, start: float, stop: float) -> Record:
+    """Read the samples from one time to another, in seconds; see `read_wfdb` and `read_record`.
+
+    The whole record is checked, and memory is needed for the part alone.
+    """
+    source = _header_of(file)
+    header, data = _open(source)
+
+    def part(rate: float, samples: int) -> tuple[int, int]:
+        return part_of(file, rate, samples, start, stop)
+
+    return (_joined if header.segments else _single)(source, header, data, file.root, part)
+
+
+def duration(file: EcgFile) -> float:
+    """Seconds of a record, by its header. RecordError as for `read_wfdb`."""
+    header, _ = _open(_header_of(file))
+    return header.samples / header.rate if header.samples else read_wfdb(file).duration
+
+
+def _header_of(file: EcgFile) -> str:
+    """Path of the header of a record."""
     if file.data is not None:
         raise file.refusal(
             "header",
@@ -67,8 +96,7 @@ def read_wfdb(file: EcgFile) -> Record:
             "is missing: such a file is read as the signal of a WFDB record",
             remedy="fetch the header too",
         )
-    header, data = _open(source)
-    return (_joined if header.segments else _single)(source, header, data, file.root)
+    return source
 
 
 def _open(source: str) -> tuple[Header, bytes]:
@@ -76,9 +104,9 @@ def _open(source: str) -> tuple[Header, bytes]:
     return parse_header(data, source), data
 
 
-def _single(source: str, header: Header, data: bytes, root: str) -> Record:
+def _single(source: str, header: Header, data: bytes, root: str, part: Part) -> Record:
     header.require_leads(source)
-    samples, rate, digest = read_samples(source, header, data, root)
+    samples, rate, digest = read_samples(source, header, data, root, part)
     leads = [header.leads[row] for row in header.rows]
     others = [
         f"{each.name or each.file} ({each.fault.reason})" for each in header.leads if each.fault
@@ -100,6 +128,15 @@ def _millivolts(samples: np.ndarray, leads: Sequence[LeadSpec]) -> np.ndarray:
 
     Computed in float64 as (digital - baseline) / gain, as header(5) defines it.
     """
+    signal = np.empty(samples.shape, np.float32)
+    for stored, millivolts in zip(blocks(samples), blocks(signal), strict=True):
+        millivolts[:] = _converted(stored, leads)
+    signal.flags.writeable = False
+    return signal
+
+
+def _converted(samples: np.ndarray, leads: Sequence[LeadSpec]) -> np.ndarray:
+    """Float32 millivolts of samples that fit into memory as float64."""
     physical = samples.astype(np.float64)
     physical[samples == np.iinfo(samples.dtype).min] = np.nan
     physical -= np.array([[lead.baseline] for lead in leads])
@@ -110,12 +147,10 @@ def _millivolts(samples: np.ndarray, leads: Sequence[LeadSpec]) -> np.ndarray:
         elif lead.units == "V":
             physical[row] *= 1000.0
     with np.errstate(over="ignore"):  # An absurd gain overflows; Record refuses the infinity.
-        signal = physical.astype(np.float32)
-    signal.flags.writeable = False
-    return signal
+        return physical.astype(np.float32)
 
 
-def _joined(source: str, header: Header, data: bytes, root: str) -> Record:
+def _joined(source: str, header: Header, data: bytes, root: str, part: Part) -> Record:
     """Record of several segments, see header(5), "Multi-segment records"."""
     total = sum(length for _, length in header.segments)
     if total != header.samples:
@@ -132,28 +167,30 @@ def _joined(source: str, header: Header, data: bytes, root: str) -> Record:
         repeated = max(segments, key=[name for name, _ in header.segments].count)
         reason = "is there more than once"
         raise RecordError(source, "segment", repeated, reason, remedy=_SEGMENTS)
-    records = (
-        (start, _segment(source, header, name, n, root)) for name, (start, n) in segments.items()
+    first, last = part(header.rate, header.samples)
+    read = (
+        _segment(source, header, name, root, _Span(start, n, first, last))
+        for name, (start, n) in segments.items()
     )
-    parts = [(start, part) for start, part in records if part is not None]
+    parts = [segment for segment in read if segment is not None]
     if not parts:
         reason = "none of the segments has an ECG lead"
         raise RecordError(source, "segments", len(header.segments), reason, remedy=_SEGMENTS)
-    leads = tuple(dict.fromkeys(lead for _, part in parts for lead in part.leads))
-    for _, part in parts:
-        if header.segments[0][1] and set(part.leads) != set(leads):
-            reason = f"{part.name} has other leads, and there is no layout segment"
-            raise RecordError(source, "leads", ", ".join(part.leads), reason, remedy=_SEGMENTS)
-    samples = sum(part.signal.shape[1] for _, part in parts)
+    leads = tuple(dict.fromkeys(lead for segment in parts for lead in segment.leads))
+    for segment in parts:
+        if header.segments[0][1] and set(segment.leads) != set(leads):
+            reason = f"{segment.name} has other leads, and there is no layout segment"
+            raise RecordError(source, "leads", ", ".join(segment.leads), reason, remedy=_SEGMENTS)
+    samples = sum(segment.span.length for segment in parts)
     if header.samples > _MOST_GAPS * samples and len(leads) * header.samples > _LARGE:
         reason = f"only {samples} of them are stored, the others are gaps"
         raise RecordError(source, "number of samples", header.samples, reason, remedy=_SEGMENTS)
-    signal = np.full((len(leads), header.samples), np.nan, np.float32)
+    signal = np.full((len(leads), last - first), np.nan, np.float32)
     digest = hashlib.sha256(data)
-    for start, part in parts:
-        rows = [leads.index(lead) for lead in part.leads]
-        signal[rows, start : start + part.signal.shape[1]] = part.signal
-        digest.update(part.source_hash.encode())
+    for segment in parts:
+        rows = [leads.index(lead) for lead in segment.leads]
+        signal[rows, segment.span.place] = segment.signal
+        digest.update(segment.digest.encode())
     signal.flags.writeable = False
     return Record.create(
         signal,
@@ -167,8 +204,40 @@ def _joined(source: str, header: Header, data: bytes, root: str) -> Record:
     )
 
 
-def _segment(whole: str, header: Header, name: str, length: int, root: str) -> Record | None:
-    """Record of a segment; None if it has no ECG lead."""
+class _Span(NamedTuple):
+    """A segment's first sample and length, and the part of the whole record that is read."""
+
+    start: int
+    length: int
+    first: int
+    last: int
+
+    @property
+    def own(self) -> tuple[int, int]:
+        """The part within the segment, perhaps empty."""
+        first = min(max(self.first - self.start, 0), self.length)
+        return first, max(min(self.last - self.start, self.length), first)
+
+    @property
+    def place(self) -> slice:
+        """Where it lies in the part that is read."""
+        first, last = self.own
+        begin = max(self.start - self.first, 0) if last > first else 0
+        return slice(begin, begin + last - first)
+
+
+class _Segment(NamedTuple):
+    """What was read of a segment."""
+
+    name: str
+    leads: tuple[str, ...]
+    span: _Span
+    signal: np.ndarray
+    digest: str
+
+
+def _segment(whole: str, header: Header, name: str, root: str, span: _Span) -> _Segment | None:
+    """Part of a segment; None if it has no ECG lead."""
     source = os.path.join(os.path.dirname(whole), f"{name}.hea")
     own_header, data = _open(source)
     if own_header.segments:
@@ -181,9 +250,15 @@ def _segment(whole: str, header: Header, name: str, length: int, root: str) -> R
         )
     if not own_header.rows:
         return None
-    part = _single(source, own_header, data, root)
-    actual = (part.rate, part.signal.shape[1])
-    if actual != (header.rate, length):
-        reason = f"the whole record announces {header.rate} Hz and {length} samples"
-        raise RecordError(whole, f"segment {name}", actual, reason, remedy=_SEGMENTS)
-    return part
+    own_header.require_leads(source)
+
+    def part(rate: float, length: int) -> tuple[int, int]:
+        if (rate, length) != (header.rate, span.length):
+            reason = f"the whole record announces {header.rate} Hz and {span.length} samples"
+            raise RecordError(whole, f"segment {name}", (rate, length), reason, remedy=_SEGMENTS)
+        return span.own
+
+    samples, _, digest = read_samples(source, own_header, data, root, part)
+    leads = [own_header.leads[row] for row in own_header.rows]
+    names = tuple(lead.name for lead in leads)
+    return _Segment(own_header.name, names, span, _millivolts(samples, leads), digest)

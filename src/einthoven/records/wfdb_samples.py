@@ -14,7 +14,7 @@ import math
 import os
 import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import PurePath
 
 import numpy as np
@@ -30,28 +30,37 @@ _BYTES = {"8": 1.0, "16": 2.0, "24": 3.0, "32": 4.0, "61": 2.0, "80": 1.0, "160"
 _BYTES |= {"212": 1.5, "310": 4 / 3, "311": 4 / 3}
 _BITS = {"16": 16, "24": 24, "32": 32, "61": 16, "80": 8, "160": 16, "212": 12}
 _BITS |= {"310": 10, "311": 10, "508": 8, "516": 16, "524": 24}
+_BLOCK = 1 << 20  # samples that are decoded at once
 _WIDE = frozenset({"8", "24", "32", "524"})
 _REFETCH = "fetch the record again from its source"
 _CONVERT = "convert the record to format 16 with WFDB's xform, or fetch it again"
 
 
+Part = Callable[[float, int], tuple[int, int]]
+"""First sample of a part, and the one after its last, by rate (Hz) and number of samples."""
+
+
 def read_samples(
-    source: str, header: Header, data: bytes, root: str = ""
+    source: str, header: Header, data: bytes, root: str, part: Part
 ) -> tuple[np.ndarray, float, str]:
-    """Read the digital values of the ECG leads of a single-segment record.
+    """Read the digital values of the ECG leads of a single-segment record, or of a part of it.
+
+    The whole record is checked, in blocks, so that memory is needed for the part alone.
 
     Parameters
     ----------
     source, header, data : str, Header, bytes
         Path of the header, the header, and its bytes.
-    root : str, optional
-        Folder in which links may end: the cohort's. Default: that of the header.
+    root : str
+        Folder in which links may end: the cohort's. Empty: that of the header.
+    part : callable
+        Chooses the samples that are returned.
 
     Returns
     -------
     samples : np.ndarray
-        Int16, or int32 for storage formats with more than 16 bits, shape (leads, samples), the
-        leads being `header.rows`. The smallest value of the type marks an invalid sample.
+        Int16, or int32 for storage formats with more than 16 bits, shape (leads, samples of the
+        part), the leads being `header.rows`. The smallest value of the type marks an invalid one.
     rate : float
         Hz; frames a second times the samples a frame.
     digest : str
@@ -84,28 +93,54 @@ def read_samples(
     )
     paths = {file: _signal_path(source, file, root) for file in files}
     frames = header.samples or _frames(source, paths, encodings, decodable=decodable)
-    contents = {}
-    for file, codes in encodings.items():
-        contents[file] = _content(source, paths[file], codes, frames, exactly=decodable)
-        digest.update(contents[file])
-    rate = header.rate * per_frame[0]
+    rate, length = header.rate * per_frame[0], frames * per_frame[0]
+    first, last = part(rate, length)
     if not decodable:
-        return _through_package(source, header), rate, digest.hexdigest()
-    samples = np.empty((len(leads), frames * per_frame[0]), _sample_type(leads))
+        for file, codes in encodings.items():
+            digest.update(_content(source, paths[file], codes, frames, exactly=False))
+        return _through_package(source, header)[:, first:last], rate, digest.hexdigest()
+    for file, codes in encodings.items():  # sizes bound the memory that is needed
+        _content(source, paths[file], codes, frames, stop=0)
+    samples = np.empty((len(leads), last - first), _sample_type(leads))
+    initial, sums = np.zeros((2, len(leads)), np.int64)
     for file, codes in encodings.items():
-        values = _DECODERS[codes[0].code](contents[file][codes[0].offset :])
-        columns = np.cumsum([0, *(code.per_frame for code in codes)])
-        table = values[: frames * columns[-1]].reshape(frames, columns[-1])
         rows = [row for row, lead in enumerate(leads) if lead.file == file]
-        if len(rows) == columns[-1]:
-            samples[rows] = table.T
-            continue
         kept = [place for place, lead in enumerate(files[file]) if lead.fault is None]
-        for row, place in zip(rows, kept, strict=True):
-            samples[row] = table[:, columns[place] : columns[place + 1]].reshape(-1)
-    _verify(samples, leads, source)
+        columns = np.cumsum([0, *(code.per_frame for code in codes)])
+        for start, content in _blocks(source, paths[file], codes, frames):
+            digest.update(content)
+            skipped = codes[0].offset if start == 0 else 0
+            values = _DECODERS[codes[0].code](content[skipped:])
+            table = values[: len(values) // columns[-1] * columns[-1]].reshape(-1, columns[-1])
+            table = table[: frames - start]  # without what fills up the last bytes
+            if len(rows) == columns[-1]:
+                block = np.ascontiguousarray(table.T, samples.dtype)
+            else:
+                block = np.empty((len(rows), len(table) * per_frame[0]), samples.dtype)
+                for row, place in enumerate(kept):
+                    block[row] = table[:, columns[place] : columns[place + 1]].reshape(-1)
+            if start == 0:
+                initial[rows] = block[:, 0]
+            sums[rows] += _checksums(block)
+            begin = start * per_frame[0] - first  # of the block, from the first sample of the part
+            own = block[:, max(-begin, 0) : max(last - first - begin, 0)]
+            samples[rows, max(begin, 0) : max(begin, 0) + own.shape[1]] = own
+    _verify(initial, sums, leads, source)
     _mark_invalid(samples, samples, leads)
     return samples, rate, digest.hexdigest()
+
+
+def _blocks(
+    source: str, path: str, codes: list[Encoding], frames: int
+) -> Iterator[tuple[int, bytes]]:
+    """First frame and bytes of the blocks of a signal file, together all of it."""
+    width = sum(code.per_frame for code in codes)
+    size = 2 * max(1, _BLOCK // (2 * width))  # frames; even, so that format 212 fills its bytes
+    step = int(size * width * _BYTES[codes[0].code])
+    for start in range(0, frames, size):
+        after = codes[0].offset + (start // size + 1) * step
+        begin, stop = after - step if start else 0, after if start + size < frames else None
+        yield start, _content(source, path, codes, frames, begin=begin, stop=stop)
 
 
 def _encoding(source: str, lead: LeadSpec) -> Encoding:
@@ -179,8 +214,20 @@ def _mark_invalid(samples: np.ndarray, stored: np.ndarray, leads: list[LeadSpec]
             samples[row, stored[row] == mark] = smallest
 
 
-def _content(source: str, path: str, codes: list[Encoding], frames: int, *, exactly: bool) -> bytes:
-    """Bytes of one signal file, of at least or exactly the size that its signals announce."""
+def _content(
+    source: str,
+    path: str,
+    codes: list[Encoding],
+    frames: int,
+    *,
+    exactly: bool = True,
+    begin: int = 0,
+    stop: int | None = None,
+) -> bytes:
+    """Bytes of one signal file, of at least or exactly the size that its signals announce.
+
+    They are those from `begin` to `stop`, by default the end.
+    """
     formats = sorted({(each.code, each.offset) for each in codes})
     if len(formats) > 1:
         reason = f"signals of one file {os.path.basename(path)} differ in format or first byte"
@@ -190,8 +237,9 @@ def _content(source: str, path: str, codes: list[Encoding], frames: int, *, exac
     least = offset + (math.ceil(step) if exactly else int(step))
     # Format 212 may fill up its last three bytes.
     most = least + (-math.ceil(step) % 3 if code == "212" else 0) if exactly else math.inf
-    content = read_file(path, "signal file", least=least, most=most)
-    if exactly and offset == 24 and path.lower().endswith(".mat"):
+    length = int(most if stop is None else stop) - begin if begin or stop is not None else -1
+    content = read_file(path, "signal file", length, start=begin, least=least, most=most)
+    if exactly and content and begin == 0 and offset == 24 and path.lower().endswith(".mat"):
         # MATLAB v4: type (30: int16), rows, columns, and a name of 4 bytes.
         fields, expected = struct.unpack_from("<5i", content), (30, len(codes), frames, 0, 4)
         if fields != expected:
@@ -230,14 +278,21 @@ def _signal_path(source: str, file: str, root: str) -> str:
     return path
 
 
-def _verify(samples: np.ndarray, leads: list[LeadSpec], source: str) -> None:
-    """Compare the first value and the checksum (sum modulo 65536) of every lead with the header."""
+def _checksums(samples: np.ndarray) -> NDArray[np.integer]:
+    """Sum of each lead modulo 65536."""
     if samples.dtype == np.int16:
         # Sums that wrap at 16 bits are the checksum itself, and several times faster.
-        sums = np.add.reduce(samples.view(np.uint16), axis=1, dtype=np.uint16)
-    else:
-        sums = samples.sum(axis=1, dtype=np.int64) & 0xFFFF
-    for lead, first, total in zip(leads, samples[:, 0].tolist(), sums.tolist(), strict=True):
+        sums: NDArray[np.integer] = np.add.reduce(samples.view(np.uint16), axis=1, dtype=np.uint16)
+        return sums
+    return np.asarray(samples.sum(axis=1, dtype=np.int64) & 0xFFFF)
+
+
+def _verify(
+    initial: NDArray[np.integer], sums: NDArray[np.integer], leads: list[LeadSpec], source: str
+) -> None:
+    """Compare the first value and the checksum of every lead with the header."""
+    totals = (sums & 0xFFFF).tolist()
+    for lead, first, total in zip(leads, initial.tolist(), totals, strict=True):
         wrong = None
         if lead.initial is not None and lead.initial != first:
             wrong = "initial value", lead.initial, first
@@ -276,7 +331,7 @@ def _through_package(source: str, header: Header) -> np.ndarray:
         reason = f"the signal has {stored.shape[1]}"
         raise RecordError(source, "number of samples", expected, reason, remedy=_CONVERT)
     if not any(encoding.skew for encoding in encodings):  # Skewed leads lack their first samples.
-        _verify(stored, leads, source)
+        _verify(stored[:, 0], _checksums(stored), leads, source)
     samples = stored.astype(_sample_type(leads))
     _mark_invalid(samples, stored, leads)
     return samples

@@ -12,7 +12,7 @@ import numpy as np
 
 from einthoven.errors import RecordError
 from einthoven.files import replacing
-from einthoven.records.digital import LARGEST, counts_of
+from einthoven.records.digital import LARGEST, blocks, counts_of
 from einthoven.records.record import canonical_lead
 from einthoven.records.wfdb_header import PATIENT
 
@@ -99,24 +99,27 @@ def wfdb_content(
         raise _refusal(stem, "shape of the signal", signal_mv.shape, reason)
     digital = _digital(stem, signal_mv, names, microvolts)
     header = _header(os.path.basename(stem), digital, rate, names, notes, 1000 / microvolts)
-    return header.encode(), np.ascontiguousarray(digital.T).astype("<i2").tobytes()
+    return header.encode(), digital.T.astype("<i2", copy=False).tobytes()
 
 
 def _digital(stem: str, signal_mv: np.ndarray, leads: list[str], microvolts: float) -> np.ndarray:
-    steps = counts_of(signal_mv, microvolts)
-    over = np.abs(steps) > LARGEST
-    if over.any():
-        row, column = np.argwhere(over)[0]
-        raise _refusal(
-            stem,
-            f"signal of lead {leads[row]}",
-            float(signal_mv[row, column]),
-            f"sample {column} exceeds the +-{LARGEST * microvolts / 1000:g} mV that 16 bits of "
-            f"{microvolts:g} uV hold",
-            remedy="check the units of the signal (millivolts), or leave the record out",
-        )
-    steps[np.isnan(steps)] = _INVALID
-    return steps.astype(np.int16)
+    digital = np.empty(signal_mv.shape, np.int16)
+    for part, stored in zip(blocks(signal_mv), blocks(digital), strict=True):
+        steps = counts_of(part, microvolts)
+        over = np.abs(steps) > LARGEST
+        if over.any():
+            row, column = np.argwhere(over)[0]
+            raise _refusal(
+                stem,
+                f"signal of lead {leads[row]}",
+                float(part[row, column]),
+                f"a sample exceeds the +-{LARGEST * microvolts / 1000:g} mV that 16 bits of "
+                f"{microvolts:g} uV hold",
+                remedy="check the units of the signal (millivolts), or leave the record out",
+            )
+        steps[np.isnan(steps)] = _INVALID
+        stored[:] = steps
+    return digital
 
 
 def _header(

@@ -35,6 +35,7 @@ from einthoven.files import (
 )
 from einthoven.progress import Progress
 from einthoven.records import STANDARD_LEADS, Record, read_record
+from einthoven.records.digital import blocks
 from einthoven.records.formats import files_of
 from einthoven.records.limb_leads import derive_limb_leads, repair_leads
 from einthoven.records.quality import findings
@@ -321,7 +322,7 @@ def _pack_shard(job: _Job) -> int:
             with described(job.sidecar):
                 row, signal = _pack_record(job, name, path)
             if signal is not None:
-                handle.write(signal.tobytes())
+                handle.write(signal.data)
                 row["offset"] = offset
                 offset += signal.size
             rows.append(row)
@@ -363,7 +364,8 @@ def _read_microvolts(
         `exclude`.
     """
     recorded = repair_leads(read_record(path, root=root))
-    record = derive_limb_leads(recorded)
+    has_all = set(leads) <= set(recorded.leads)
+    record = recorded if has_all else derive_limb_leads(recorded)
     missing = [lead for lead in leads if lead not in record.leads]
     if missing:
         raise RecordError(
@@ -408,19 +410,22 @@ def _whole_microvolts(
     millivolts: NDArray[np.float32], path: Path
 ) -> tuple[NDArray[np.int16], bool]:
     """Round to int16 microvolts; the flag tells whether that changed a value visibly."""
-    microvolts = millivolts * np.float64(1000)
-    rounded = np.rint(microvolts)
-    if np.abs(rounded).max() > np.iinfo(np.int16).max:
-        raise RecordError(
-            path,
-            "amplitude",
-            f"{np.abs(microvolts).max() / 1000:.1f} mV",
-            "beyond the 32.7 mV that the store can hold",
-            remedy="check the file's gain and units",
-        )
-    # Float32 millivolts differ from whole microvolts by up to 0.002.
-    inexact = bool(np.abs(microvolts - rounded).max() > 0.01)
-    return np.ascontiguousarray(rounded, dtype="<i2"), inexact
+    whole, inexact = np.empty(millivolts.shape, "<i2"), False
+    for part, stored in zip(blocks(millivolts), blocks(whole), strict=True):
+        microvolts = part * np.float64(1000)
+        rounded = np.rint(microvolts)
+        if np.abs(rounded).max() > np.iinfo(np.int16).max:
+            raise RecordError(
+                path,
+                "amplitude",
+                f"{np.abs(millivolts).max():.1f} mV",
+                "beyond the 32.7 mV that the store can hold",
+                remedy="check the file's gain and units",
+            )
+        # Float32 millivolts differ from whole microvolts by up to 0.002.
+        inexact |= bool(np.abs(microvolts - rounded).max() > 0.01)
+        stored[:] = rounded
+    return whole, inexact
 
 
 def _finish(cohort: Cohort, folder: Path, jobs: list[_Job], request: dict[str, Any]) -> None:

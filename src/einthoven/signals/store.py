@@ -33,6 +33,7 @@ from numpy.typing import NDArray
 from einthoven.errors import StoreError
 from einthoven.files import STORE_FILE, parse_json
 from einthoven.records import Record
+from einthoven.records.formats import EXCERPT
 from einthoven.records.quality import Finding, cohort_amplitude
 
 FORMAT_VERSION = 1
@@ -312,15 +313,20 @@ class AmplitudeWarning(UserWarning):
 def store_amplitude(store: Store, rows: NDArray[np.intp] | None = None) -> Finding | None:
     """Judge the amplitude of up to 64 records together, of some rows or of all; None if plausible.
 
-    It is that of `einthoven.records.quality.cohort_amplitude`.
+    It is that of `einthoven.records.quality.cohort_amplitude`, of a long recording in its middle.
     """
+
+    def middle(signal: NDArray[np.int16], rate: float) -> NDArray[np.float32]:
+        samples = round(EXCERPT * rate)
+        start = max(0, (signal.shape[1] - samples) // 2)
+        return signal[:, start : start + samples].astype(np.float32) / np.float32(1000)
+
     rows = np.arange(len(store)) if rows is None else rows
     measured = rows[np.linspace(0, len(rows) - 1, min(_MEASURED, len(rows))).astype(int)]
     return cohort_amplitude(
-        Record.create(
-            signal.astype(np.float32) / np.float32(1000), chunk.rate, leads=store.leads, name=""
-        )
-        for chunk in store.read(measured)
+        Record.create(middle(signal, chunk.rate), chunk.rate, leads=store.leads, name="")
+        for row in measured  # one at a time: they may last a day
+        for chunk in store.read(np.array([row]))
         for signal in chunk.signals
     )
 
