@@ -147,6 +147,7 @@ def test_commands_print_warnings_as_lines(verb: str, cli: Any, made: Any, tmp_pa
 @pytest.mark.parametrize(
     ("argument", "option"),
     [
+        ("`records=1`", "--records 1"),
         ("`folds=5`", "--folds 5"),
         ("`allow_leakage=True`", "--allow-leakage"),
         ("`allow_leakage=['a', 'b c']`", "--allow-leakage a --allow-leakage 'b c'"),

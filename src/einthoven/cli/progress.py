@@ -62,7 +62,7 @@ def _option(name: str, value: ast.expr) -> str:
         content = ast.literal_eval(value)
     except ValueError:
         return f"{option} {ast.unparse(value)}"
-    if content in (True, ...):
+    if content is True or content is ...:
         return option
     if isinstance(content, list):
         return " ".join(f"{option} {shlex.quote(str(item))}" for item in content)
