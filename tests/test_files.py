@@ -63,9 +63,12 @@ def test_nothing_is_left_of_a_write_that_fails(tmp_path: Path) -> None:
 def test_missing_and_damaged_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(FileError, match=r"absent\.json"):
         read_json(tmp_path / "absent.json")
-    (tmp_path / "bad.json").write_text("{")
-    with pytest.raises(FileError, match=r"bad\.json"):
-        read_json(tmp_path / "bad.json")
+    for text in ("{", "null", "[1, 2]", "1"):
+        (tmp_path / "bad.json").write_text(text)
+        with pytest.raises(FileError, match=r"bad\.json"):
+            read_json(tmp_path / "bad.json")
+    (tmp_path / "list.json").write_text("[1, 2]")
+    assert read_json(tmp_path / "list.json", list) == [1, 2]
     (tmp_path / "bad.safetensors").write_bytes(b"123")
     with pytest.raises(FileError, match=r"bad\.safetensors"):
         read_tensors(tmp_path / "bad.safetensors")

@@ -241,16 +241,16 @@ def write_json(file: Path, value: Any) -> None:
     write_text(file, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def read_json(file: Path) -> Any:
-    """Read JSON.
+def read_json(file: Path, form: type = dict) -> Any:
+    """Read JSON, an object or a value of another form.
 
     Raises
     ------
     FileError
-        If the file is missing, cannot be read, or is damaged.
+        If the file is missing, cannot be read, is damaged, or has another form.
     """
     try:
-        return parse_json(file.read_bytes(), file)
+        return parse_json(file.read_bytes(), file, form)
     except FileNotFoundError as error:
         raise FileError(f"{file} is missing", remedy="check the path") from error
     except OSError as error:
@@ -259,16 +259,19 @@ def read_json(file: Path) -> Any:
         ) from error
 
 
-def parse_json(content: bytes, source: Path | str) -> Any:
-    """Parse the JSON of a file.
+def parse_json(content: bytes, source: Path | str, form: type = dict) -> Any:
+    """Parse the JSON of a file, an object or a value of another form.
 
     Raises
     ------
     FileError
-        If it is damaged.
+        If it is damaged, or has another form.
     """
     try:
-        return json.loads(content.decode())
+        value = json.loads(content.decode())
+        if not isinstance(value, form):
+            raise ValueError(f"its JSON is no {form.__name__}")
+        return value
     except (ValueError, RecursionError) as error:  # invalid JSON, or not UTF-8
         raise FileError(
             f"{source} is damaged: {error}",

@@ -265,7 +265,7 @@ def test_fingerprints_in_an_encoder_are_small_and_exact(
     assert part.use == "pretraining"
     assert np.array_equal(part.signals, fresh.signals)
     assert np.array_equal(part.own_patients, fresh.own_patients)
-    assert "records" not in read_json(file.parent / LEAKAGE)[0]
+    assert "records" not in read_json(file.parent / LEAKAGE, list)[0]
 
 
 def test_patients_of_public_data_are_stored_with_the_encoder(

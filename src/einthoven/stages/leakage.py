@@ -204,9 +204,13 @@ def read_fingerprints(weights: str | Path) -> list[Fingerprints]:
     file = weights_file(weights)
     tables = json.loads(read_metadata(file).get(SEEN, "[]"))
     for folder in list(file.resolve().parents)[:3]:
-        private = read_json(folder / LEAKAGE) if tables and (folder / LEAKAGE).is_file() else []
+        private = []
+        if tables and (folder / LEAKAGE).is_file():
+            private = read_json(folder / LEAKAGE, list)
         pairs = zip(private, tables, strict=False)
-        if len(private) == len(tables) and all(a.items() >= b.items() for a, b in pairs):
+        if len(private) == len(tables) and all(
+            isinstance(a, dict) and a.items() >= b.items() for a, b in pairs
+        ):
             tables = private
     return merge(part for table in tables for part in Fingerprints.from_dict(table))
 

@@ -76,7 +76,7 @@ class RunFolder:
         return self._entry("environment")
 
     def _entry(self, key: str) -> Json:
-        content = read_json(self.path / RUN_FILE)
+        content = read_json(self.path / RUN_FILE, object)
         if not isinstance(content, dict) or not isinstance(content.get(key), dict):
             raise TrainingError(
                 f"{self.path / RUN_FILE} is not about a run: {key} is missing",
