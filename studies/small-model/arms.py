@@ -61,6 +61,7 @@ ARMS = {
     "dropout-0.2": _arm("a", "tied dropout 0.2", "stage2.dropout=0.2"),
     "rate-0.004": _arm("a", "base rate 0.004", "stage2.base_lr=0.004"),
     "rate-0.016": _arm("a", "base rate 0.016", "stage2.base_lr=0.016"),
+    "rate-0.032": _arm("a", "base rate 0.032", "stage2.base_lr=0.032"),
     "self": _arm("d", "targets half of teachers alike", teachers=("base",)),
     "distilled": _arm("d", "self-distillation, the share of MTECG", "stage2.distillation=0.7"),
     "unlike": _arm(
