@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,10 @@ import torch
 from einthoven.backbones.classifier import create_classifier
 from einthoven.cohorts import Cohort
 from einthoven.errors import EvaluationError, ModelError
-from einthoven.evaluate import calibration_report, score_subgroups
+from einthoven.evaluate import calibrate, calibration_report, score_subgroups
 from einthoven.evaluate.scores import score_predictions
 from einthoven.evaluate.subgroups import demographics
+from einthoven.experiment import evaluation as evaluation_module
 from einthoven.experiment.evaluation import (
     evaluate_model,
     evaluation_of,
@@ -35,6 +37,7 @@ from einthoven.models import (
     write_evaluation,
 )
 from einthoven.predictions import Predictions
+from einthoven.progress import decisions
 from einthoven.report.data import EvaluationWarning, read_evaluation
 from einthoven.signals.store import Store
 
@@ -64,6 +67,21 @@ def saved(model: Model, tables: dict[str, Predictions], tmp_path: Path) -> Path:
     folder = save_model(model, tmp_path / "model")
     update_config(folder, **fitted_entries(tables["validation"]))
     return folder
+
+
+@pytest.mark.parametrize("limit", [1, 100_000])
+def test_every_calibration_is_a_decision_that_is_shown(
+    tables: dict[str, Predictions], monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    for module in (evaluation_module, calibrate):
+        monkeypatch.setattr(module, "MIN_FOR_TEMPERATURES", limit)
+    shown: list[str] = []
+    with decisions(shown.append):
+        entries = fitted_entries(tables["validation"])
+    assert entries["calibration_fit"]["temperatures"] == (limit == 1)
+    (line,) = shown
+    targets = tables["validation"].require_targets()
+    assert re.findall(r"\d+", line) == [str(calibrate.rarer_class(targets)), str(limit)]
 
 
 def test_parts_equal_the_results_of_their_functions(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
@@ -17,6 +18,7 @@ from einthoven.backbones.registry import create_backbone
 from einthoven.cohorts import Cohort
 from einthoven.errors import CohortError, EvaluationError, TrainingError
 from einthoven.evaluate import fit_calibration
+from einthoven.experiment import folds as folds_module
 from einthoven.experiment.ensembles import ensemble
 from einthoven.experiment.evaluation import evaluate_model
 from einthoven.experiment.folds import run_folds
@@ -245,3 +247,40 @@ def test_folds_on_both_sides_of_a_limit_are_trained_alike(
     assert {recipe["refit"] for recipe in recipes} == {"always"}  # of the run, with its model
     made = read_config(path / "model")["provenance"]["policy"]
     assert {entry["key"]: entry["value"] for entry in made} == decided
+
+
+def _without(store: Store, record: str) -> Store:
+    """The store with a record in quarantine."""
+    row = {"record": [record], "path": ["absent"], "reason": ["unreadable"]}
+    return replace(store, index=store.index.drop(record), quarantine=pd.DataFrame(row))
+
+
+def test_folds_are_drawn_among_the_records_that_are_not_in_quarantine(
+    synthetic: Cohort, synthetic_store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six patients with the label in five folds: one may be lost, of whichever fold."""
+    _, first = np.unique(synthetic.patients(), return_index=True)
+    targets = np.zeros((len(synthetic), 1), dtype=np.uint8)
+    targets[first[:6]] = 1
+    rare = replace(synthetic, labels=("rare",), matrix=targets)
+    drawn: list[Cohort] = []
+
+    def stop(part: Cohort, *_: Any, **__: Any) -> None:
+        drawn.append(part)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(folds_module, "check_cohort", stop)
+    for lost in synthetic.ids()[first[:6]]:
+        store = _without(synthetic_store, lost)
+        options: Any = {"recipe": RECIPE, "out": tmp_path / "run", "weights": tmp_path, "folds": 5}
+        with pytest.raises(KeyboardInterrupt):
+            run_folds(rare, store, "mtecg_tiny_100hz", **options)
+        usable = rare.select(rare.ids() != lost)
+        assert drawn[-1].digest == usable.folds(5)[0].digest
+        assert sum(drawn[-1].left_out.values()) == sum(rare.left_out.values()) + 1
+    stated = np.arange(len(rare)) % 4 + 1
+    stated[first[0]] = 5
+    table = rare.table.assign(fold=stated, patient=rare.ids())
+    store = _without(synthetic_store, rare.ids()[first[0]])
+    with pytest.raises(CohortError, match="quarantine"):
+        run_folds(replace(rare, table=table), store, "mtecg_tiny_100hz", **options)

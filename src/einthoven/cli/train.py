@@ -148,7 +148,7 @@ def posttrain(
     usable = labelled.select(packed.without_quarantined(labelled.ids()))
     if folds is None:
         _recommend_folds(usable)
-    elif labelled.has_folds(folds):
+    elif usable.has_folds(folds):
         note("Folds: those of the column fold")
     _report_unlearnable(usable if folds is None else usable.with_splits("train"))
     run = run_experiment if folds is None else partial(run_folds, folds=folds)

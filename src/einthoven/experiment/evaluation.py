@@ -83,15 +83,16 @@ def fitted_entries(validation: Predictions) -> Json:
     calibration = fit_calibration(validation) if is_labels else fit_classes(validation)
     counts = positives(targets).tolist()
     is_fitted = has_enough(targets)
-    if not is_fitted:
+    effect = "a temperature of each label is fitted" if is_labels else "a temperature is fitted"
+    if not is_fitted and validation.weights:
+        effect = "only the weights of the loss are divided out"
+    elif not is_fitted:
         effect = "probabilities stay as they are"
-        if validation.weights:
-            effect = "only the weights of the loss are divided out"
-        log.info(
-            f"calibration: {effect} ({rarer_class(targets)} records of the "
-            f"rarer class, summed over labels; limit {MIN_FOR_TEMPERATURES})",
-            extra={"topic": "calibration"},
-        )
+    log.info(
+        f"calibration: {effect} ({rarer_class(targets)} records of the "
+        f"rarer class, summed over labels; limit {MIN_FOR_TEMPERATURES})",
+        extra={"topic": ("calibration", effect)},
+    )
     return {
         "calibration": calibration.to_dict(),
         "sets": fit_sets(validation.calibrated(calibration)).to_dict(),

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from einthoven.cohorts.cohort import FEWEST_FOLDS, Cohort
 from einthoven.errors import CohortError
 from einthoven.experiment.evaluation import evaluation_of
-from einthoven.experiment.population import population
+from einthoven.experiment.population import QUARANTINED, population
 from einthoven.experiment.refit import REFIT, joint_policy, refit_recipe
 from einthoven.experiment.run import (
     HEADLINE,
@@ -45,6 +45,7 @@ from einthoven.predictions import Predictions
 from einthoven.predictions.table import run_table, table_file
 from einthoven.progress import Progress, part_of
 from einthoven.signals.batches import long_enough
+from einthoven.signals.preparation import Preparation
 from einthoven.signals.store import Store
 from einthoven.stages.data import with_fraction
 from einthoven.stages.leakage import (
@@ -96,7 +97,7 @@ def run_folds(
     ----------
     folds : int
         Number of folds (`Cohort.folds`), which may be those of the column `fold`; the cohort's own
-        splits are not used.
+        splits are not used. Records in quarantine are left out before patients are divided.
     cohort, store, backbone, recipe, out, weights, options, resamples, allow_leakage
         As in `run_experiment`. Resamples are drawn by patient.
 
@@ -116,10 +117,10 @@ def run_folds(
     """
     processes = processes or Processes()
     check_weights(recipe, weights, backbone)
-    cohort = long_enough(cohort, store, recipe_preparation(backbone, options, recipe))
+    cohort = _usable(cohort, store, recipe_preparation(backbone, options, recipe), folds)
     cohort = joined_duplicates((replace(cohort, has_splits=False), store))
     parts, everyone = cohort.folds(folds), cohort.with_splits("train")
-    _check_folds(cohort, store, folds)
+    _check_folds(cohort, folds)
     for part in parts:
         check_cohort(part, store, resamples=resamples, allow_leakage=allow_leakage)
     tested = cohort.with_splits("test"), store
@@ -133,7 +134,7 @@ def run_folds(
     if cohort.has_folds(folds):
         request["fold_column"] = [part.digest for part in parts]
     request["compared_records"] = compared_records(weights, tested)
-    resolved, policy = _resolved(recipe, parts, store, processes)
+    resolved, policy = _resolved(recipe, parts, processes)
     request |= {"policy": {each.key: each.value for each in policy}} if policy else {}
     settings |= {"allow_leakage": allow_leakage}
     with open_run(out, request, processes) as run:
@@ -211,12 +212,28 @@ def _join(
     return RunResult(run, scores["test"])
 
 
-def _check_folds(cohort: Cohort, store: Store, folds: int) -> None:
+def _usable(cohort: Cohort, store: Store, preparation: Preparation, folds: int) -> Cohort:
+    """The records among which folds are drawn: neither too short nor in quarantine.
+
+    Raises CohortError if a fold of the column `fold` has no such record.
+    """
+    usable = long_enough(cohort, store, preparation)
+    usable = usable.select(store.without_quarantined(usable.ids()), reason=QUARANTINED)
+    if cohort.has_folds(folds) and not usable.has_folds(folds):
+        raise CohortError(
+            f"`folds={folds}`: all records of a fold of the column `fold` are in quarantine or "
+            "shorter than a crop",
+            remedy="repair the files in quarantine (quarantine.csv of the store), or leave out "
+            "the column",
+        )
+    return usable
+
+
+def _check_folds(cohort: Cohort, folds: int) -> None:
     """Refuse a number of folds of which one cannot be scored; the remedy is one that works."""
-    usable = store.without_quarantined(cohort.ids())
 
     def problem(count: int) -> str:
-        parts = (part.select(usable) for part in cohort.folds(count))
+        parts = cohort.folds(count)
         problems = (unscorable(part, split) for part in parts for split in SPLITS)
         return next(filter(None, problems), "")
 
@@ -227,7 +244,7 @@ def _check_folds(cohort: Cohort, store: Store, folds: int) -> None:
 
 
 def _resolved(
-    recipe: Recipe, parts: Sequence[Cohort], store: Store, processes: Processes
+    recipe: Recipe, parts: Sequence[Cohort], processes: Processes
 ) -> tuple[Recipe, list[Decision]]:
     """The recipe and policy of all folds, those of the fold with the fewest training records.
 
@@ -235,8 +252,7 @@ def _resolved(
     solvers and stages.
     """
     used = [with_fraction(part, recipe.data, seed=recipe.seed) for part in parts]
-    usable = [part.select(store.without_quarantined(part.ids())) for part in used]
-    smallest = min(usable, key=lambda part: len(part.ids("train")))
+    smallest = min(used, key=lambda part: len(part.ids("train")))
     targets = smallest.targets("train"), smallest.targets("validation")
     return resolve_recipe(recipe, *targets, processes, smallest.target.behaviour.form)
 
