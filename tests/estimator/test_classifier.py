@@ -18,7 +18,7 @@ from einthoven.cohorts import Cohort
 from einthoven.errors import EstimatorError, PreparationError, RecipeError, TrainingError
 from einthoven.estimator.arrays import Targets, set_aside
 from einthoven.inference import predict_cohort, predict_record
-from einthoven.models import Model
+from einthoven.models import Model, training_history
 from einthoven.records import read_record
 from einthoven.signals.steps import Scale
 from einthoven.signals.store import Store
@@ -222,6 +222,11 @@ def test_a_saved_model_states_what_its_weights_have_seen(
     card = (tmp_path / "model" / "README.md").read_text()
     assert "PTB-XL among the training data: yes" in card
     assert "Wagner" in card
+    assert "## Training data" in card
+    assert "| data.centre | yes |" in card
+    assert provenance["cohort"]["training_records"] == 20
+    assert [stage["cohort"] for stage in training_history(saved.config)][:2] == ["ptb-xl"] * 2
+    assert training_history(saved.config)[2]["task"] == ",".join(saved.labels)
 
 
 def test_seeds(arrays: Any) -> None:

@@ -368,8 +368,12 @@ def _task_of(
 
 
 def _name_of(cohort: Cohort) -> str:
-    """Name of a table's task: its few labels, or their number."""
-    names = cohort.target.targets if cohort.target.behaviour.form == "classes" else cohort.labels
+    is_classes = cohort.target.behaviour.form == "classes"
+    return task_name(cohort.target.targets if is_classes else cohort.labels)
+
+
+def task_name(names: Sequence[str]) -> str:
+    """Name of a task without one: its few labels, or their number."""
     return ",".join(names) or UNLABELLED if len(names) < 5 else f"{len(names)} labels"
 
 

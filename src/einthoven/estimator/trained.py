@@ -23,6 +23,7 @@ from einthoven.backbones.classifier import Classifier
 from einthoven.backbones.contract import Backbone
 from einthoven.backbones.inference import probabilities
 from einthoven.backbones.registry import seeded
+from einthoven.cohorts.table import task_name
 from einthoven.errors import EstimatorError
 from einthoven.estimator.arrays import (
     ArrayEstimator,
@@ -66,6 +67,8 @@ from einthoven.tasks.task import Matrix
 from einthoven.training.distributed import Processes
 from einthoven.training.loop import Result
 from einthoven.training.run import RunFolder, environment
+
+_COHORT = "own data"  # records in memory have no name
 
 # Split, targets and probabilities.
 _Unseen = tuple[str, Matrix, NDArray[np.float64]]
@@ -175,6 +178,8 @@ class TrainedEstimator(ArrayEstimator):
         with seeded(recipe.seed):
             network = Classifier(backbone, targets.names, head=recipe.head, head_init=init)
         preparation = self._with_short(adapt_preparation(preparation, recipe.data))
+        data = recipe.data.model_copy(update={"centre": preparation.is_centred})
+        recipe = recipe.model_copy(update={"data": data})  # with the encoder's centring, as done
         sources = [
             source(store, preparation, rows=rows, targets=targets.matrix, groups=groups)
             for rows in set_aside(targets.strata, groups, fraction=fraction, seed=recipe.seed)
@@ -191,7 +196,8 @@ class TrainedEstimator(ArrayEstimator):
         self._set_names(targets)
         self.results_ = {stage: _summary(result) for stage, result in results.items()}
         self.history_ = {stage: result.history for stage, result in results.items()}
-        self._aggregate, self._config = recipe.data.aggregate, self._origin(recipe, results)
+        self._aggregate = recipe.data.aggregate
+        self._config = self._origin(recipe, results, targets.names, len(sources[0]))
         self._calibration, self._sets = None, None
         if unseen is not None:
             _, true, values = unseen
@@ -312,11 +318,14 @@ class TrainedEstimator(ArrayEstimator):
         }
         return recipe.model_copy(update=changes), None
 
-    def _origin(self, recipe: Recipe, results: Mapping[str, Result]) -> Json:
-        """Licence and provenance of the trained model."""
+    def _origin(
+        self, recipe: Recipe, results: Mapping[str, Result], labels: Sequence[str], records: int
+    ) -> Json:
+        """Licence and provenance of the trained model, with its number of training records."""
         initial = initial_config(self.backbone, self.weights)
         licences = [OWN_DATA] if initial is None else [OWN_DATA, Licence.from_dict(initial)]
         provenance = {
+            "cohort": {"name": _COHORT, "task": task_name(labels), "training_records": records},
             "recipe": recipe.to_dict(),
             "without_effect": keys_without_effect(recipe),
             "penalty": next((r.history[-1].get("penalty") for r in results.values()), None),

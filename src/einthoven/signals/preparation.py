@@ -167,9 +167,14 @@ class Preparation:
         """Return a copy that adds zeros at the end of records shorter than the window."""
         return self._with(replace(self.crop, short="pad"))
 
+    @property
+    def is_centred(self) -> bool:
+        """Whether each lead's mean over the record is subtracted."""
+        return any(isinstance(step, Centre) for step in self.steps)
+
     def centred(self) -> Preparation:
         """Return a copy that first subtracts each lead's mean over the record, unless one does."""
-        if any(isinstance(step, Centre) for step in self.steps):
+        if self.is_centred:
             return self
         first = 1 if self._derive else 0
         return replace(self, steps=(*self.steps[:first], Centre(), *self.steps[first:]))
