@@ -147,6 +147,29 @@ def test_an_interrupted_file_resumes(
     assert sorted(path.name for path in tmp_path.iterdir()) == [*requests, "p.csv", "whole.parquet"]
 
 
+def test_an_interrupted_table_resumes(model: Model, synthetic: Cohort, tmp_path: Path) -> None:
+    """The call that fails keeps the batches before; only the others are computed again."""
+    table, out, whole = (tmp_path / name for name in ("ecgs.csv", "p.csv", "whole.csv"))
+    pd.DataFrame({"path": synthetic.paths("test")[:6]}).to_csv(table, index=False)
+    steps: list[int] = []
+
+    def progress(task: str, completed: int, *_: Any) -> None:
+        steps.append(completed)
+        if stop and completed == 4:
+            raise RuntimeError
+
+    stop = True
+    with pytest.raises(RuntimeError):
+        write_predictions(table, out, model, batch_size=2, progress=progress)
+    assert not out.exists()
+    stop = False
+    write_predictions(table, out, model, batch_size=2, progress=progress)
+    assert steps == [2, 4, 4, 6]
+    write_predictions(table, whole, model, batch_size=2)
+    assert len(pd.read_csv(out)) == 6
+    assert out.read_bytes() == whole.read_bytes()
+
+
 def test_a_parquet_file_has_a_digest(model: Model, synthetic: Cohort, tmp_path: Path) -> None:
     paths, out = synthetic.paths("test")[:5], tmp_path / "p.parquet"
     write_predictions(paths, out, model, batch_size=2)
