@@ -10,6 +10,7 @@ import pytest
 from einthoven import Task
 from einthoven.cohorts import SPLITS, open_cohort
 from einthoven.cohorts.cohort import CohortWarning
+from einthoven.cohorts.table import open_table
 from einthoven.errors import CohortError
 
 
@@ -44,6 +45,21 @@ def test_folds_and_splits_are_honoured(tmp_path: Path) -> None:
     explicit = rows().assign(split=["train"] * 40 + ["validation"] * 10 + ["test"] * 10)
     explicit.to_csv(tmp_path / "splits.csv", index=False)
     assert len(open_cohort(tmp_path / "splits.csv").ids("validation")) == 10
+
+
+@pytest.mark.parametrize("name", ["Split", "FOLD", "fold\u200b"])
+def test_a_column_that_is_nearly_one_of_splits_is_named(name: str) -> None:
+    frame = rows().assign(**{name: [i // 2 % 2 for i in range(60)]})
+    with pytest.warns(CohortWarning, match="(?i)split|fold"):
+        open_table(frame, labels=["AFIB"])
+    with pytest.warns(CohortWarning, match="(?i)split|fold"):
+        assert name in open_table(frame).labels
+    assert open_table(frame, labels=[name]).labels == (name,)  # chosen as a target
+
+
+def test_names_of_columns_may_be_numbers() -> None:
+    frame = rows().rename(columns={"AFIB": 0})
+    assert open_table(frame).labels == open_table(frame, labels=["0", "STEMI"]).labels
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,14 @@ def test_an_empty_column_is_no_lead(tmp_path: Path) -> None:
     assert record.metadata["left_out"].startswith("II")
 
 
+def test_columns_that_are_no_leads_are_named(tmp_path: Path) -> None:
+    text = "time,I,C1,AF\n0,1,2,0\n0.002,4,5,0\n0.004,7,8,0\n"
+    record = read_record(ecg(tmp_path, text))
+    assert (record.leads, record.metadata) == (("I",), {"left_out": "C1, AF"})
+    chosen = read_record(ecg(tmp_path, text, RATE_AND_UNIT + 'leads = ["I"]\n'))
+    assert (chosen.leads, chosen.metadata) == (("I",), {})
+
+
 @pytest.mark.parametrize(
     "text", ["1,2\n3,4\n5", "1,2\n3,4,5\n6,7\n", "1 2\n3\n4 5\n", "1,2\n3;4\n"]
 )

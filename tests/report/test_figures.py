@@ -72,6 +72,14 @@ def test_labels_without_a_value_are_left_out() -> None:
     assert "<svg" in label_differences(comparison_of([None, None]), "auroc")
 
 
+def test_a_label_may_hold_characters_that_xml_cannot() -> None:
+    comparison = comparison_of([0.1, -0.2])
+    for part in (comparison["a"]["per_label"], comparison["auroc"]["per_label"]):
+        part["A\x1b\ufffeB"] = part.pop("L0")
+    names = [node.text or "" for node in texts(label_differences(comparison, "auroc"))]
+    assert any(name.startswith("A\ufffd") and "B" in name for name in names)
+
+
 def line(epoch: int, auroc: float | None, loss: float = 0.1) -> dict[str, Any]:
     return {"epoch": epoch, "macro_auroc": auroc, "macro_auprc": auroc, "train_loss": loss}
 

@@ -93,7 +93,7 @@ def open_table(
         For missing columns, label values other than 0 and 1, or a patient in two splits.
     """
     if isinstance(source, pd.DataFrame):
-        file, frame = Path("table"), _checked_frame(source, "data frame")
+        file, frame = Path("table"), _checked_frame(source.rename(columns=str), "data frame")
     else:
         file = Path(source)
         frame = _read(file, named=labels is None)
@@ -108,6 +108,9 @@ def open_table(
     goal = _task_of(task, labels, frame)
     ages = ages_of(frame["age"], file) if "age" in frame else None
     columns = frame if ages is None else frame.assign(age=ages)
+    if goal.targets:
+        is_chosen = labels is not None or task is not None
+        _warn_of_unread_columns(frame, goal.targets if is_chosen else (), file)
     names, matrix = goal.behaviour.read(goal, columns, file)
     if not isinstance(source, pd.DataFrame):
         _warn_of_empty_words(goal, frame, file)
@@ -281,6 +284,23 @@ def _warn_of_empty_words(task: Task, frame: pd.DataFrame, file: Path) -> None:
             warnings.warn(
                 f"{file}: column {name!r}: {shown} count as not known. If it is a class, "
                 "give it another name in the table",
+                CohortWarning,
+                stacklevel=3,
+            )
+
+
+def _warn_of_unread_columns(frame: pd.DataFrame, named: Sequence[str], file: Path) -> None:
+    """Name columns, such as `Split`, that nearly have the name of one that is read.
+
+    `named` are targets that a user has named, which are read as such.
+    """
+    targets = {c.column if (c := condition_of(name)) else name for name in named}
+    for column in frame.columns.difference([*NOT_LABELS, *targets]):
+        name = visible_text(str(column)).casefold()
+        if name in NOT_LABELS and name not in frame:
+            warnings.warn(
+                f"{file}: the column {column!r} is not read as {name!r}. Rename it to {name!r} if "
+                "it is one",
                 CohortWarning,
                 stacklevel=3,
             )

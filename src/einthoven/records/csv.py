@@ -74,7 +74,8 @@ def read(file: EcgFile) -> Record:
         If something is not stated, a cell is no number, or a line has fewer cells than the others.
     """
     text = _text(file)
-    layout = _layout(text, sidecar_of(file))
+    stated = sidecar_of(file)
+    layout = _layout(text, stated)
     if layout.is_table:
         raise file.refusal(
             "columns",
@@ -88,7 +89,19 @@ def read(file: EcgFile) -> Record:
     values = _checked_times(file, values, layout, sidecar, columns)
     if columns is not None:
         sidecar = replace(sidecar, leads_in="columns")
-    return record_of(file, values, sidecar, digest=source_hash(file))
+    return record_of(
+        file,
+        values,
+        sidecar,
+        digest=source_hash(file),
+        statements={"left_out": _left_out(layout, columns)} if not stated.leads else None,
+    )
+
+
+def _left_out(layout: _Layout, columns: list[int] | None) -> str:
+    """Names of columns that are neither leads nor times."""
+    places = set(range(len(layout.names))) - {*(columns or ()), *layout.times}
+    return ", ".join(layout.names[x] for x in sorted(places) if columns and layout.names[x])
 
 
 def members(file: EcgFile) -> list[str]:

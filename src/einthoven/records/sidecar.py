@@ -542,7 +542,8 @@ def record_of(
     signal.flags.writeable = False
     entries: dict[str, Any] = {**(statements or {}), **sidecar.metadata}
     if any(empty):
-        entries["left_out"] = f"{' '.join(empty)}: empty"
+        others = entries.get("left_out")
+        entries["left_out"] = f"{' '.join(empty)}: empty" + (f", {others}" if others else "")
     if "sex" in entries:
         entries["sex"] = sex_of(entries["sex"])
     record = Record.create(

@@ -64,6 +64,8 @@ _FONTS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 
 _LONGEST_NAME = 26
 _BARS_WIDTH = 5.2  # inches
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+"""Characters, such as control codes in the name of a label, that XML cannot hold."""
 _RELIABILITY: dict[str, dict[str, Any]] = {
     "before": {"color": COLOURS[1], "marker": "o", "ls": "--", "ms": 4},
     "after": {"color": COLOURS[0], "marker": "s", "ls": "-", "ms": 4},
@@ -87,7 +89,7 @@ def to_svg(figure: Figure, *, name: str, alt: str) -> Markup:
         # Only the width of such a character is unknown; the browser has the glyph.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(target, format="svg", transparent=True, metadata=unnamed)
-    root = ElementTree.fromstring(target.getvalue())
+    root = ElementTree.fromstring(_NOT_XML.sub("\N{REPLACEMENT CHARACTER}", target.getvalue()))
     _flatten(root, name)
     size = [f"{inches * 25.4:.4g}mm" for inches in figure.get_size_inches()]
     root.attrib |= {
