@@ -166,6 +166,22 @@ def test_dates_and_durations_are_no_numbers(
                 open_cohort(source, task=task)
 
 
+@pytest.mark.parametrize("cell", [True, np.True_, 1 + 2j])
+def test_truth_values_and_complex_numbers_are_no_numbers(cell: object) -> None:
+    for cells in ([cell] * 30, [cell, None, *[cell] * 28], [1.5, cell, *[2.5] * 28]):
+        for task in (Task(target="x <= 40"), Task(kind="regression", target="x")):
+            with pytest.raises(CohortError, match="'x'"):
+                open_cohort(people(x=cells), task=task)
+
+
+def test_values_that_mostly_occur_once_are_no_classes() -> None:
+    values = np.linspace(20, 80, 30)
+    with pytest.raises(CohortError, match="30 of the 30"):
+        open_cohort(people(x=values), task=Task(kind="multiclass", target="x"))
+    cohort = open_cohort(people(x=np.arange(30) // 2 + 1), task=Task(kind="multiclass", target="x"))
+    assert len(cohort.labels) == 15
+
+
 def test_a_file_says_the_same(tmp_path: Path) -> None:
     (tmp_path / "task.toml").write_text('kind = "regression"\ntarget = "lvef"\nunit = "%"\n')
     assert Task.load(tmp_path / "task.toml") == Task(kind="regression", target="lvef", unit="%")

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MOST_CLASSES = 200
+FEW_CLASSES = 20
+"""With more, a column whose values mostly occur once is one of numbers or texts, not of classes."""
 PROBABILITY_MARGIN = 1e-15  # log losses clip probabilities this far from 0
 
 
@@ -72,6 +74,12 @@ class Multiclass(Kind):
                 else "choose a column of two names or more",
             )
         refuse_spellings(column, texts, file, task.classes and names)
+        single = int((texts[texts != ""].value_counts() == 1).sum())
+        if not task.classes and len(names) > FEW_CLASSES and single > len(names) / 2:
+            raise CohortError(
+                f"{file}: {single} of the {len(names)} values of {task.targets[0]!r} occur once",
+                remedy="choose a column of a few names; a number is `task=Task(kind='regression')`",
+            )
         matrix = (texts.to_numpy()[:, None] == np.array(names)).astype(np.float32)
         matrix[matrix.sum(axis=1) == 0] = np.nan
         return names, compact(matrix)

@@ -237,6 +237,13 @@ def numbers(column: pd.Series[Any], file: Path) -> Floats:
     if cells.dtype == object:
         cells = cells.map(lambda cell: str(cell) if isinstance(cell, np.floating) else cell)
         cells = cells.infer_objects()
+    others = cells[cells.notna()].map(type).isin((bool, np.bool_, complex, np.complex128))
+    if others.any():
+        example = cells[others.index[others]].iloc[0]
+        raise CohortError(
+            f"{file}: column {column.name!r} holds {example!r}, which is no number",
+            remedy="choose a column of numbers; true and false are a label of their own",
+        )
     if cells.dtype.kind in "mM" or isinstance(cells.dtype, pd.PeriodDtype):
         raise CohortError(
             f"{file}: column {column.name!r} holds dates or durations, not numbers",
