@@ -62,6 +62,7 @@ ARMS = {
     "rate-0.004": _arm("a", "base rate 0.004", "stage2.base_lr=0.004"),
     "rate-0.016": _arm("a", "base rate 0.016", "stage2.base_lr=0.016"),
     "rate-0.032": _arm("a", "base rate 0.032", "stage2.base_lr=0.032"),
+    "rate-0.064": _arm("a", "base rate 0.064", "stage2.base_lr=0.064"),
     "self": _arm("d", "targets half of teachers alike", teachers=("base",)),
     "distilled": _arm("d", "self-distillation, the share of MTECG", "stage2.distillation=0.7"),
     "unlike": _arm(
