@@ -83,6 +83,23 @@ def test_similar_records_of_a_table_of_other_targets(
     assert nothing == {record: [] for record in numbers}
 
 
+def test_a_table_with_text_and_some_labels_of_the_model(
+    model: str, synthetic: Cohort, tmp_path: Path, cli: Cli
+) -> None:
+    paths = [path.with_suffix(".hea") for path in synthetic.paths()[:6]]
+    table, embeddings = tmp_path / "text.csv", str(tmp_path / "e.parquet")
+    lines = [f"{path},p{i},ward {i % 2},{i % 2}" for i, path in enumerate(paths)]
+    table.write_text("\n".join(["path,patient,ward,B", *lines]))
+    cli("embed", table, "--model", model, "--out", embeddings)
+    near = ["--cohort", table, "--embeddings", embeddings, "--json"]
+    found = json.loads(cli("similar", model, paths[0], *near).out)["similar"]
+    shown = {row["record"]: row["labels"] for row in found}
+    assert shown == {str(path): ["B"] * (i % 2) for i, path in enumerate(paths) if i}
+    out = tmp_path / "map.html"
+    cli("map", embeddings, "--cohort", table, "--label", "B", "--projection", "pca", "--out", out)
+    assert out.is_file()
+
+
 def test_embeddings_of_another_model_are_refused(
     model: str, synthetic: Cohort, synthetic_path: Path, tmp_path: Path, cli: Cli
 ) -> None:

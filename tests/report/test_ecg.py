@@ -87,6 +87,14 @@ def test_standard_layout_shows_columns_one_after_the_other(make_record: Make) ->
     assert np.ptp(short[:, 1]) < 0.05
 
 
+@pytest.mark.parametrize("depth", [0.5, 1.5, 1.8, 2.3])
+def test_deep_waves_of_the_last_row_stay_on_the_paper(make_record: Make, depth: float) -> None:
+    sheet = Sheet(ecg_paper(make_record(-depth * pulse())))
+    (rhythm,), (grid,) = sheet.group("strip-3-0"), sheet.group("grid-1")
+    assert np.ptp(rhythm[:, 1]) == pytest.approx(10 * depth, rel=0.01)
+    assert rhythm[:, 1].min() > grid[:, 1].min()
+
+
 def test_unknown_samples_leave_a_gap(make_record: Make) -> None:
     signal = pulse()
     signal[2500:3000] = np.nan

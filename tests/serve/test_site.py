@@ -171,7 +171,11 @@ def test_the_browser_predicts_as_python_does(
         files = [tmp_path / "ecg.dcm"]
         files[0].write_bytes(dicom)
         record = read_record(dicom)
-    assert_same(answered(page, files, tmp_path), predict_record(models["labels"], record))
+    answer = answered(page, files[::-1], tmp_path)
+    assert_same(answer, predict_record(models["labels"], record))
+    assert answer["record"] == files[0].name
+    if kind != "csv":  # whose record is not read from the file
+        assert answer["sha256"] == record.source_hash
     assert page.locator("#paper path[data-lead]").count() == 13
 
 

@@ -222,7 +222,7 @@ def gallery_of(
 
 
 def _with_shown_labels(model: Model, source: Path) -> Cohort:
-    """A cohort with its labels; of a table with other columns than labels, the model's targets."""
+    """A cohort with its labels; of a table with other columns too, those of the model's targets."""
     from einthoven.cli.paths import full_cohort, labelled_cohort
     from einthoven.cohorts import layout_of, table
     from einthoven.errors import CohortError
@@ -234,9 +234,12 @@ def _with_shown_labels(model: Model, source: Path) -> Cohort:
         if layout_of(source) is not table.TABLE:
             raise
     task, columns = model.task.stated(), table.columns_of(source)
-    targets = task.target or model.labels
-    if all(is_read_from(name, columns) for name in targets):
+    wanted = tuple(task.target or model.labels)
+    targets = tuple(name for name in wanted if is_read_from(name, columns))
+    if targets == wanted:
         return labelled_cohort(source, replace(task, target=targets))
+    if targets and task.kind == "multilabel":
+        return full_cohort(source, labels=targets)
     cohort = full_cohort(source, labels=())
     note(f"{source} has no columns of the model's targets: its records are listed without labels")
     return cohort

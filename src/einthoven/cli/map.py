@@ -111,6 +111,7 @@ def _columns(
     import pandas as pd
 
     from einthoven.cli.paths import full_cohort
+    from einthoven.cohorts import layout_of
     from einthoven.cohorts.cohort import ABOVE_89
 
     tables = []
@@ -119,7 +120,8 @@ def _columns(
         if len(files) > 1:
             table["hospital"] = hospitals[place]
         if cohorts:
-            opened = full_cohort(cohorts[place])
+            is_table = "labels" in layout_of(cohorts[place]).options
+            opened = full_cohort(cohorts[place], labels=labels if labels and is_table else None)
             absent = [name for name in labels if name not in opened.labels]
             strangers = set(file.records.tolist()) - set(opened.ids().tolist())
             if absent or strangers:

@@ -196,7 +196,7 @@ def _layout(rows: Sequence[Strips]) -> tuple[list[float], float]:
     above = [max(MM_PER_MV, *(_reach(strip.height) for strip in row)) for row in rows]
     below = [max(_reach(-strip.height) for strip in row) for row in rows]
     gaps = [_gap(down + up) for down, up in zip(below, above[1:], strict=False)]
-    bottom = _gap(below[-1]) - _LEAST_GAP / 2
+    bottom = min(max(_to_square(below[-1] + 2), _LEAST_GAP / 2), _LARGEST_GAP)
     heights = bottom + np.cumsum([0.0, *gaps[::-1]])[::-1]
     return heights.tolist(), float(heights[0] + _gap(above[0] + SQUARE))
 

@@ -47,8 +47,8 @@ async function outputsOf(records) {
 }
 
 export async function predict(files, stated) {
-  const content = await files[0].arrayBuffer();
   const signal = withoutCalibration(await read(files, stated), model.checks.calibration);
+  const content = await new Blob(signal.sources).arrayBuffer(); // a header of WFDB, then its signals
   const duration = signal.rows[0].length / signal.rate;
   if (duration > LONGEST) throw new Refusal({ problem: `the recording lasts ${Math.round(duration)} s`, remedy: `use one of at most ${LONGEST} s, or the server` });
   const { rows, derived } = prepared(signal, model);
@@ -60,7 +60,7 @@ export async function predict(files, stated) {
   latest = { rows, changes: null };
   return {
     model: { name: model.name, digest: model.digest },
-    record: files[0].name,
+    record: signal.sources[0].name,
     ...answerOf((outputs.probabilities ?? outputs.values)[0], outputs.uncalibrated?.[0], model, isUnusable),
     derived_leads: derived,
     findings,

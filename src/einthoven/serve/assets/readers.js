@@ -37,7 +37,8 @@ export async function read(files, stated) {
   if (signal.rows.some((row) => !row.length || !row.every(Number.isFinite))) {
     refuse("samples are missing or no numbers", "use the server, which reads such files");
   }
-  return { ...signal, rows: signal.rows.map((row) => Float32Array.from(row)) }; // as Python's records
+  const sources = header ? [header, signal.data] : [first];
+  return { ...signal, sources, rows: signal.rows.map((row) => Float32Array.from(row)) }; // as Python's records
 }
 
 export function readCsv(text, { rate, unit, leads }) {
@@ -87,7 +88,7 @@ async function readWfdb(text, files) {
       const digital = view.getInt16(2 * (i * specs.length + row), true);
       return digital === -32768 ? NaN : (digital - baseline) / gain;
     }));
-  return { rate, leads: specs.map(({ lead }) => lead), rows };
+  return { rate, leads: specs.map(({ lead }) => lead), rows, data };
 }
 
 // ---------------------------------------------------------------- DICOM
