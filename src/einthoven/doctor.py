@@ -175,8 +175,8 @@ def _examine_cohort(path: Path, task: Task | str | None) -> Iterator[Line]:
             yield Finding("no-target", "doubt", text)
     files = cohort.paths()
     present = [file for file in files if is_record(file)]
-    found = {*present}
-    if missing := [file for file in files if file not in found]:
+    readable = {*present}
+    if missing := [file for file in files if file not in readable]:
         column = "; the column `path` is relative to the table's folder" * path.is_file()
         number = f"{len(missing):,} of {counted(len(files), 'ECG file')}"
         text = f"{number} not found: {listed(missing)}{column}"

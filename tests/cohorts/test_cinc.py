@@ -10,6 +10,7 @@ from einthoven.cohorts import cinc, layout_of, open_cohort
 from einthoven.cohorts.cinc import LAYOUT, scored
 from einthoven.cohorts.cohort import CohortWarning
 from einthoven.errors import CohortError
+from einthoven.tasks import Task
 
 AF, RBBB, CRBBB, LVH, UNKNOWN = "164889003", "59118001", "713427006", "164873001", "999"
 HEADERS = {
@@ -53,6 +54,14 @@ def test_pairs_are_one_class(folder: Path) -> None:
     assert cohort.left_out == {"without a label of the task": 1}
     assert cohort.licence.id == "CC-BY-4.0"
     assert not cohort.has_splits
+
+
+def test_targets_of_a_table_are_no_task_of_the_folder(folder: Path) -> None:
+    with pytest.raises(CohortError, match="age") as error:
+        open_cohort(folder, Task(kind="regression", target="age", unit="years"))
+    assert "path" in error.value.remedy
+    with pytest.raises(CohortError, match="no-task"):
+        open_cohort(folder, "no-task")
 
 
 def test_all_codes(folder: Path) -> None:

@@ -21,6 +21,7 @@ from einthoven.evaluate import (
 )
 from einthoven.evaluate.calibrate import fit_classes
 from einthoven.evaluate.curves import curves
+from einthoven.evaluate.estimate import CONSTANT
 from einthoven.evaluate.reliability import class_report
 from einthoven.predictions import Predictions
 
@@ -99,6 +100,18 @@ def test_few_records_have_no_interval(numbers: Any) -> None:
     entry = score(true, made, labels=["lvef", "qt"], kind="regression").to_dict()["per_label"]["qt"]
     assert entry["mae_interval"] is None
     assert entry["mae_interval_reason"]
+
+
+def test_a_metric_that_is_the_same_in_every_resample_has_no_interval() -> None:
+    """15 records without an error do not show that there are none."""
+    true = np.eye(3)[np.arange(15) % 3]
+    values = score(true, 0.7 * true + 0.1, labels=list("abc"), kind="multiclass").to_dict()
+    whole, first = values["measures"], values["per_class"]["a"]
+    assert (whole["accuracy"], whole["kappa"], first["recall"]) == (1, 1, 1)
+    for entry, names in ((whole, ("accuracy", "macro_f1", "kappa")), (first, ("recall", "f1"))):
+        for name in names:
+            assert entry[f"{name}_interval"] is None
+            assert entry[f"{name}_interval_reason"] == CONSTANT
 
 
 def test_one_temperature_of_classes_is_found(classes: Any) -> None:

@@ -22,7 +22,7 @@ import pandas as pd
 
 from einthoven.cohorts.cohort import Cohort, CohortWarning
 from einthoven.cohorts.data_sets import EmptyRows, data_set, marked
-from einthoven.cohorts.layout import Layout
+from einthoven.cohorts.layout import Layout, unknown_task
 from einthoven.cohorts.ptbxl import TABLES
 from einthoven.cohorts.table import paths_below
 from einthoven.errors import CohortError
@@ -89,7 +89,7 @@ def open_cinc(
     """
     root = Path(path)
     if task not in TASKS:
-        raise CohortError(f"unknown task {task!r}", remedy=f"choose one of {', '.join(TASKS)}")
+        raise unknown_task(task, TASKS)
     names = paths_below(root)
     heads = [_read(root / f"{name}.hea") for name in names]
     stated = [head.codes for head in heads]

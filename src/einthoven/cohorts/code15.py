@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from einthoven.cohorts.cohort import Cohort
-from einthoven.cohorts.layout import Layout, has_columns
+from einthoven.cohorts.layout import Layout, has_columns, unknown_task
 from einthoven.cohorts.table import open_table
 from einthoven.errors import CohortError, RecordError
 from einthoven.files import read_table
@@ -81,7 +81,7 @@ def open_code15(
     is_test = (root / GOLD_STANDARD).is_file()
     tasks = dict(list(TASKS.items())[:1]) if is_test else TASKS
     if task not in tasks:
-        raise CohortError(f"unknown task {task!r}", remedy=f"choose one of {', '.join(tasks)}")
+        raise unknown_task(task, tasks)
     labels = tasks[task]
     frame, left_out = _code_test(root) if is_test else _code15(root, labels)
     cohort = open_table(frame, root=root, labels=labels, min_records=min_records, seed=seed)

@@ -385,25 +385,7 @@ def _converted(
             )
         if progress:
             progress("convert", done, len(items))
-    if placeholders:
-        names_of_none = list(dict.fromkeys(placeholders))
-        warnings.warn(
-            f"records with a placeholder for their patient: {len(placeholders)} "
-            f"({', '.join(map(repr, names_of_none[:_SHOWN]))}"
-            f"{', ...' * (len(names_of_none) > _SHOWN)}). Each counts as a patient, so that "
-            "records of one patient may be in several splits",
-            CohortWarning,
-            stacklevel=4,
-        )
-    contradictory = [tuple(records.values()) for records in sexes.values() if len(records) > 1]
-    if contradictory:
-        warnings.warn(
-            f"patients with records of both sexes: {len(contradictory)}, such as that of "
-            f"{' and '.join(contradictory[0])}. Such an identifier may stand for several persons; "
-            "they count as one patient, unless the column `patient` of a table tells them apart",
-            CohortWarning,
-            stacklevel=4,
-        )
+    _warn_of_patients(placeholders, sexes)
     tables = {"ecgs": ecgs, "refused": refused, "mapping": mapping}
     result = Conversion(
         folder,
@@ -415,6 +397,29 @@ def _converted(
         unknown_codes=unknown,
     )
     return result, {key: pd.DataFrame(rows) for key, rows in tables.items()}
+
+
+def _warn_of_patients(placeholders: list[str], sexes: dict[str, dict[str, str]]) -> None:
+    """Warn of placeholders for patients, and of patients with a record of either sex."""
+    if placeholders:
+        names = list(dict.fromkeys(placeholders))
+        warnings.warn(
+            f"records with a placeholder for their patient: {len(placeholders)} "
+            f"({', '.join(map(repr, names[:_SHOWN]))}"
+            f"{', ...' * (len(names) > _SHOWN)}). Each counts as a patient, so that "
+            "records of one patient may be in several splits",
+            CohortWarning,
+            stacklevel=5,
+        )
+    contradictory = [tuple(records.values()) for records in sexes.values() if len(records) > 1]
+    if contradictory:
+        warnings.warn(
+            f"patients with records of both sexes: {len(contradictory)}, such as that of "
+            f"{' and '.join(contradictory[0])}. Such an identifier may stand for several persons; "
+            "they count as one patient, unless the column `patient` of a table tells them apart",
+            CohortWarning,
+            stacklevel=5,
+        )
 
 
 def _stated(record: Record) -> dict[str, str]:

@@ -12,10 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from einthoven.errors import CohortError
 from einthoven.records.formats import is_table_of_samples
 
 if TYPE_CHECKING:
     from einthoven.cohorts.cohort import Cohort
+    from einthoven.tasks import Task
 
 TABLE_SUFFIXES = (".csv", ".parquet")
 
@@ -56,6 +58,20 @@ class Layout:
     def options(self) -> tuple[str, ...]:
         """Names of the options of `open`: its parameters after the first."""
         return tuple(inspect.signature(self.open).parameters)[1:]
+
+
+def unknown_task(task: Task | str | Path, names: Collection[str]) -> CohortError:
+    """CohortError for a task that a data set with these named tasks does not have."""
+    if isinstance(task, str | Path):
+        return CohortError(
+            f"unknown task {str(task)!r}", remedy=f"choose one of {', '.join(names)}"
+        )
+    targets = ", ".join(task.targets)
+    return CohortError(
+        f"the data set has named tasks, and no columns of targets ({task.kind}: {targets})",
+        remedy="write a table of its ECGs with the columns path, patient and what is predicted, or "
+        f"choose one of {', '.join(names)}",
+    )
 
 
 def has_columns(file: Path, columns: Collection[str]) -> bool:

@@ -12,8 +12,7 @@ import pandas as pd
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.cohorts.data_sets import EmptyRows, data_set, marked, read_text_table
-from einthoven.cohorts.layout import Layout
-from einthoven.errors import CohortError
+from einthoven.cohorts.layout import Layout, unknown_task
 from einthoven.licences import Licence
 
 TABLE = "ludb.csv"
@@ -67,7 +66,7 @@ def open_ludb(
     """
     root = Path(path)
     if task not in TASKS:
-        raise CohortError(f"unknown task {task!r}", remedy=f"choose one of {', '.join(TASKS)}")
+        raise unknown_task(task, TASKS)
     table = read_text_table(root / TABLE, ("ID", "Sex", "Age", *COLUMNS.values()))
     columns = COLUMNS.values() if task == ALL else (COLUMNS[task],)
     pairs = [

@@ -14,7 +14,8 @@ import pandas as pd
 
 from einthoven.cohorts.cohort import Cohort
 from einthoven.cohorts.data_sets import EmptyRows, data_set, read_text_table
-from einthoven.cohorts.layout import Layout
+from einthoven.cohorts.layout import Layout, unknown_task
+from einthoven.cohorts.statements import STATEMENTS
 from einthoven.errors import CohortError
 from einthoven.licences import Licence
 
@@ -72,7 +73,7 @@ def open_mimic_iv_ecg(
     """
     root = Path(path)
     if task != SENTENCES:
-        raise CohortError(f"unknown task {task!r}", remedy=f"use {SENTENCES}, or statements")
+        raise unknown_task(task, (SENTENCES, STATEMENTS))
     listed = read_text_table(root / RECORDS, ("subject_id", "study_id", "path"))
     reports = read_text_table(root / MEASUREMENTS, ("study_id", LINES[0]), LINES[1:])
     if (repeated := listed["study_id"][listed["study_id"].duplicated()]).size:

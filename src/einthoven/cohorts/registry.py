@@ -14,7 +14,7 @@ from pandas import DataFrame
 from einthoven.cohorts import cinc, code15, ludb, mimic_iv_ecg, ptbxl, several, sph, table
 from einthoven.cohorts.cohort import Cohort
 from einthoven.cohorts.data_sets import EmptyRows
-from einthoven.cohorts.layout import Layout
+from einthoven.cohorts.layout import Layout, unknown_task
 from einthoven.cohorts.statements import STATEMENTS, with_statements
 from einthoven.errors import CohortError
 from einthoven.extensions import import_extensions
@@ -29,7 +29,7 @@ def _open_list(
     min_records: int = 0,
 ) -> Cohort:
     if task != STATEMENTS:
-        raise CohortError(f"unknown task {task!r}", remedy=f"use {STATEMENTS}, or leave it out")
+        raise unknown_task(task, (STATEMENTS,))
     return several.open_several(path, _open_codes, empty_rows=empty_rows, min_records=min_records)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from einthoven.cohorts.cohort import Cohort
-from einthoven.cohorts.layout import Layout, has_columns
+from einthoven.cohorts.layout import Layout, has_columns, unknown_task
 from einthoven.cohorts.table import open_table
 from einthoven.errors import CohortError
 from einthoven.files import read_table
@@ -59,7 +59,7 @@ def open_sph(
     """
     root = Path(path)
     if task not in TASKS:
-        raise CohortError(f"unknown task {task!r}", remedy=f"choose one of {', '.join(TASKS)}")
+        raise unknown_task(task, TASKS)
     table = _read(root / METADATA, _COLUMNS)
     codes = _read(root / CODES, ("Category", "Code", "Description"))
     is_modifier = codes["Category"].astype(str).str.strip() == _MODIFIER

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from einthoven.evaluate.bootstrap import jackknife_draws
-from einthoven.evaluate.estimate import TOO_FEW, Bootstrap, BootstrapSettings, Estimate
+from einthoven.evaluate.estimate import CONSTANT, TOO_FEW, Bootstrap, BootstrapSettings, Estimate
 from einthoven.evaluate.metrics import Floats
 from einthoven.files import Json
 from einthoven.predictions import Predictions
@@ -143,15 +143,23 @@ def class_entries(measures: Measures, bootstrap: Bootstrap, kind: str, predictio
 
 
 def entries(measures: Measures, column: int, units: int) -> Json:
-    """`NAME`, `NAME_interval` and `NAME_interval_reason` of one column of each metric."""
+    """`NAME`, `NAME_interval` and `NAME_interval_reason` of one column of each metric.
+
+    A metric that is the same in every resample, such as an accuracy of 1, has no interval: one
+    without width would say too much.
+    """
     values: Json = {}
     for name, estimate in measures.items():
         one = estimate.select_labels([column])
-        limits = one.interval() if units >= FEWEST_UNITS else None
+        limits, reason = one.interval() if units >= FEWEST_UNITS else None, None
+        if units < FEWEST_UNITS:
+            reason = TOO_FEW
+        elif limits is not None and limits[0] == limits[1]:
+            limits, reason = None, CONSTANT
         point = float(one.point[0])
         values[name] = point if np.isfinite(point) else None
         values[f"{name}_interval"] = limits
-        values[f"{name}_interval_reason"] = TOO_FEW if units < FEWEST_UNITS else None
+        values[f"{name}_interval_reason"] = reason
     return values
 
 

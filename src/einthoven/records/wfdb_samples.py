@@ -16,6 +16,7 @@ import struct
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import PurePath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,7 +106,6 @@ def read_samples(
     initial, sums = np.zeros((2, len(leads)), np.int64)
     for file, codes in encodings.items():
         rows = [row for row, lead in enumerate(leads) if lead.file == file]
-        kept = [place for place, lead in enumerate(files[file]) if lead.fault is None]
         columns = np.cumsum([0, *(code.per_frame for code in codes)])
         for start, content in _blocks(source, paths[file], codes, frames):
             digest.update(content)
@@ -113,12 +113,7 @@ def read_samples(
             values = _DECODERS[codes[0].code](content[skipped:])
             table = values[: len(values) // columns[-1] * columns[-1]].reshape(-1, columns[-1])
             table = table[: frames - start]  # without what fills up the last bytes
-            if len(rows) == columns[-1]:
-                block = np.ascontiguousarray(table.T, samples.dtype)
-            else:
-                block = np.empty((len(rows), len(table) * per_frame[0]), samples.dtype)
-                for row, place in enumerate(kept):
-                    block[row] = table[:, columns[place] : columns[place + 1]].reshape(-1)
+            block = _lead_rows(table, files[file], columns, samples.dtype)
             if start == 0:
                 initial[rows] = block[:, 0]
             sums[rows] += _checksums(block)
@@ -128,6 +123,23 @@ def read_samples(
     _verify(initial, sums, leads, source)
     _mark_invalid(samples, samples, leads)
     return samples, rate, digest.hexdigest()
+
+
+def _lead_rows(
+    frames: NDArray[np.integer[Any]],
+    signals: list[LeadSpec],
+    columns: NDArray[np.intp],
+    dtype: np.dtype[Any],
+) -> NDArray[np.integer[Any]]:
+    """Samples (leads, samples) of the ECG leads among the signals of a file, whose frames are rows.
+
+    The samples of signal i are in `columns[i]` to `columns[i + 1]`.
+    """
+    places = [place for place, signal in enumerate(signals) if signal.fault is None]
+    if len(places) == columns[-1]:  # all columns, a sample each
+        return np.ascontiguousarray(frames.T, dtype)
+    parts = [frames[:, columns[place] : columns[place + 1]].reshape(-1) for place in places]
+    return np.stack(parts).astype(dtype, copy=False)
 
 
 def _blocks(

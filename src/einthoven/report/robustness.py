@@ -48,8 +48,8 @@ def robustness_table(evaluation: Json, score: Json | None) -> Table | None:
 
 def _columns(score: Json, conditions: Sequence[Json]) -> Iterator[tuple[str, str, int]]:
     """Key, title and decimal places of the metrics in the table."""
-    known = conditions[0] if conditions else {}
-    items = [item for item in measured(score) if item.key in known]
+    clean = conditions[0] if conditions else {}
+    items = [item for item in measured(score) if item.key in clean]
     for item in [item for item in items if item.metric in _SHOWN] or items:
         yield item.key, item.title, item.places
     if not items:

@@ -175,11 +175,11 @@ def _classifier_loss(
     if teacher is None:
         return loss
     with torch.no_grad():
-        known = teacher(signals).float()
+        teacher_logits = teacher(signals).float()
     return distillation_loss(
         loss,
         logits,
-        known,
+        teacher_logits,
         form=criterion.form,
         share=settings.distillation,
         temperature=settings.temperature,
