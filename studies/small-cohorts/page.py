@@ -93,10 +93,8 @@ def differences_table(numbers: Json, metric: str, places: int, factor: float = 1
                 continue
             low, high = (factor * limit for limit in entry["interval"])
             count = entries[arm, size]["compared"]
-            cells.append(
-                f"{factor * entry['mean']:+.{places}f} ({low:+.{places}f} to {high:+.{places}f}), "
-                f"{count}"
-            )
+            interval = f" ({low:+.{places}f} to {high:+.{places}f})" if count > 1 else ""
+            cells.append(f"{factor * entry['mean']:+.{places}f}{interval}, {count}")
         rows.append([arm, *cells])
     return table(rows)
 
